@@ -1,0 +1,172 @@
+"""What goes into an engine and what comes out: segments, requests, events. No behaviour, no native code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hearth.models.errors import HearthError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+MAX_TOKENS_DEFAULT = 512  # tokens generated when a request does not say
+
+
+@dataclass(frozen=True, slots=True)
+class TextSegment:
+    """Token ids of a piece of the prompt."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSegment:
+    """A picture (or a sound) in the prompt. It is atomic: cached whole or not at all.
+
+    ``identity`` covers content, encoder and preprocessing: equal identities give equal embeddings.
+    ``embed`` returns float32 of shape (n_tokens, n_embd); it is called only when the prefix is not cached,
+    possibly on the engine's thread, possibly never.
+    """
+
+    identity: str
+    n_tokens: int
+    n_pos: int  # positions it takes; differs from n_tokens with M-RoPE
+    embed: Callable[[], NDArray[np.float32]]
+
+
+Segment = TextSegment | MediaSegment
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen. ``temperature`` 0 is greedy (argmax). Checked in ``hearth.models.engine``."""
+
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None  # None: a fresh seed, reported in Finished.seed
+    json_schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer to be generated after ``segments``."""
+
+    request_id: str
+    segments: tuple[Segment, ...]
+    sampling: SamplingParams = SamplingParams()
+    max_tokens: int = MAX_TOKENS_DEFAULT
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request; ``prompt_tokens`` includes ``cached_tokens``. A media token counts as a token."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimings:
+    """Seconds spent on one request by the engine."""
+
+    queue_s: float = 0.0
+    encode_s: float = 0.0  # calls of MediaSegment.embed
+    prefill_s: float = 0.0  # without encode_s
+    ttft_s: float = 0.0  # submit → first token
+    decode_s: float = 0.0
+    decode_tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """``done`` of ``total`` prompt tokens are in the KV cache; the first one tells how many were cached."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text generated since the last delta; never a part of a character, never a part of a stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The request ended. ``tokens`` are all generated ids, an end-of-generation token included when there was one:
+    together with the request's segments they are exactly what the KV cache may hold for the next turn."""
+
+    reason: FinishReason
+    text: str
+    tokens: tuple[int, ...]
+    usage: Usage
+    timings: EngineTimings
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request ended with an error; the engine goes on."""
+
+    error: HearthError
+
+
+EngineEvent = PrefillProgress | TextDelta | Finished | Failed
+"""Exactly one Finished or Failed ends every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a loaded model. ``fingerprint`` changes whenever KV or token ids might."""
+
+    name: str
+    path: Path
+    fingerprint: str
+    n_ctx: int  # tokens, as allocated
+    n_ctx_train: int
+    n_embd: int
+    n_vocab: int
+    n_params: int
+    size_bytes: int
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    add_bos: bool
+
+
+class RequestHandle(Protocol):
+    """A submitted request."""
+
+    def events(self) -> Iterator[EngineEvent]:
+        """Yields until the terminal event, which is yielded too. Blocks; may be iterated once, from any thread."""
+
+    def cancel(self) -> None:
+        """Ends the request within 200 ms, in prefill too, with Finished(reason="cancelled"). Any thread, any time."""
+
+
+class Engine(Protocol):
+    """Generates. All methods may be called from any thread; native code runs on one thread of the engine's own."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def submit(self, request: GenerationRequest) -> RequestHandle:
+        """Queues a request. Raises RequestError (bad parameter), ContextOverflowError (too long), EngineError (closed)."""
+
+    def tokenize(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]:
+        """Token ids of ``text``. Special tokens are recognised in it only with ``parse_special``."""
+
+    def detokenize(self, tokens: list[int], *, special: bool = False) -> str: ...
+
+    def close(self) -> None:
+        """Cancels what runs, ends the thread, frees the model. Idempotent."""
