@@ -1,0 +1,217 @@
+"""The assistant that scripts, the command line and the page use: a turn is one stream of events."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hearth.attachments import Source
+from hearth.events import Done, Reply, TurnEvent, TurnFailed
+from hearth.memory import Memory
+from hearth.models.errors import EngineError, HearthError, RequestError
+from hearth.runtime import Runtime, describe_failure
+from hearth.settings import Settings
+from hearth.store.conversations import ConversationStore
+from hearth.turn import Turn, TurnInput
+
+_POLL_S = 0.05  # how often a waiting stream looks whether its caller has cancelled
+
+
+class Assistant:
+    """Answers questions about pictures, recordings, documents and text, on this machine.
+
+    Opening it takes the data folder (DataFolderInUseError if another process has it); models load when first needed.
+    Use it as a context manager, or call ``close``. Methods may be called from any thread.
+    """
+
+    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        """``overrides`` are settings by name, e.g. ``model="llama.gguf"``. Raises SettingsError, StoreError."""
+        if settings is None:
+            settings = Settings(**overrides)
+        elif overrides:
+            settings = Settings(**{**settings.model_dump(exclude_unset=True), **overrides})
+        self.settings = settings
+        self._runtime = Runtime(settings)
+        self.memory = Memory(self._runtime)
+        self._turns: dict[Turn, threading.Thread] = {}
+        self._busy: set[str] = set()  # conversations with a running turn
+        self._turns_lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """The stored conversations: list, messages, rename, delete."""
+        return self._runtime.store.conversations
+
+    def ask(
+        self,
+        text: str = "",
+        *,
+        images: Source | Sequence[Source] = (),
+        audio: Source | Sequence[Source] = (),
+        documents: Source | Sequence[Source] = (),
+        conversation: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        json_schema: dict[str, Any] | None = None,
+        use_memory: bool = True,
+    ) -> Reply:
+        """The whole answer. Parameters as for ``stream``. Raises the HearthError that ended the turn."""
+        events = self.stream(
+            text,
+            images=images,
+            audio=audio,
+            documents=documents,
+            conversation=conversation,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            json_schema=json_schema,
+            use_memory=use_memory,
+        )
+        for event in events:
+            if isinstance(event, Done):
+                return event.reply
+            if isinstance(event, TurnFailed):
+                raise event.error
+        raise EngineError("the turn ended without a result; ask again")
+
+    def stream(
+        self,
+        text: str = "",
+        *,
+        images: Source | Sequence[Source] = (),
+        audio: Source | Sequence[Source] = (),
+        documents: Source | Sequence[Source] = (),
+        conversation: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        json_schema: dict[str, Any] | None = None,
+        use_memory: bool = True,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[TurnEvent]:
+        """The events of one turn; exactly one Done or TurnFailed comes last, and nothing is raised.
+
+        ``images``, ``audio`` and ``documents`` are paths or bytes, one or several. ``conversation`` continues an
+        earlier one by its id. ``max_tokens`` counts generated tokens; ``temperature`` 0 is greedy. Setting
+        ``cancelled`` stops the turn within 200 ms in any phase; so does closing the iterator.
+        """
+        given = TurnInput(
+            text,
+            images,
+            audio,
+            documents,
+            conversation,
+            system,
+            max_tokens,
+            temperature,
+            top_p,
+            seed,
+            json_schema,
+            use_memory,
+        )
+        if self._closed:
+            yield TurnFailed(EngineError("the assistant is closed; make a new one"), conversation)
+            return
+        events: queue.SimpleQueue[TurnEvent] = queue.SimpleQueue()
+        turn = Turn(self._runtime, self.memory, given, events.put)
+        if not self._start(turn, conversation):
+            yield TurnFailed(RequestError(f"conversation {conversation} is being answered; wait or stop it first"))
+            return
+        asked_to_stop = False
+        try:
+            while True:
+                if not asked_to_stop and cancelled is not None and cancelled.is_set():
+                    asked_to_stop = True
+                    turn.cancel()
+                try:
+                    event = events.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                yield event
+                if isinstance(event, (Done, TurnFailed)):
+                    return
+        finally:
+            turn.cancel()
+
+    def attachment_path(self, sha256: str) -> Path:
+        """The stored file of an attachment. Raises NotFoundError."""
+        return self._runtime.store.blobs.path(sha256)
+
+    def load(self) -> None:
+        """Begins to load the models without waiting for them, so that the first answer comes sooner."""
+        self._runtime.engine.start()
+        if self._runtime.sees:
+            self._runtime.vision.start()
+
+    def status(self) -> dict[str, Any]:
+        """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, data_dir."""
+        engine = self._runtime.engine.peek()
+        error = self._runtime.engine.error
+        if engine is not None:
+            state = "ready"
+        elif error is not None:
+            state = f"failed: {describe_failure(error)}"
+        else:
+            state = "loading" if self._runtime.engine.started else "idle"
+        try:
+            name = self._runtime.choice.name
+        except HearthError:
+            name = self.settings.model
+        return {
+            "model": name,
+            "state": state,
+            "fraction": self._runtime.load_fraction,
+            "n_ctx": engine.info.n_ctx if engine else None,
+            "data_dir": str(self.settings.data_dir),
+        }
+
+    def close(self) -> None:
+        """Stops what runs, frees the models and gives the data folder back. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._turns_lock:
+            running = dict(self._turns)
+        for turn in running:
+            turn.cancel()
+        for thread in running.values():
+            thread.join(timeout=10)
+        self._runtime.close()
+
+    def __enter__(self) -> Assistant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, turn: Turn, conversation: str | None) -> bool:
+        """Begins ``turn`` on its thread; False if its conversation has a running turn."""
+        thread = threading.Thread(target=self._run, args=(turn, conversation), name="hearth-turn", daemon=True)
+        with self._turns_lock:
+            if conversation in self._busy:
+                return False
+            if conversation is not None:
+                self._busy.add(conversation)
+            self._turns[turn] = thread
+        thread.start()
+        return True
+
+    def _run(self, turn: Turn, conversation: str | None) -> None:
+        try:
+            turn.run()
+        finally:
+            with self._turns_lock:
+                self._turns.pop(turn, None)
+                self._busy.discard(conversation or "")

@@ -1,0 +1,49 @@
+"""Reads what users hand in, as paths or bytes, with limits on number and size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearth.models.errors import RequestError
+from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
+
+Source = str | Path | bytes
+MAX_FILE_BYTES = 1 << 30  # read whole; a larger file is refused before it is read
+MAX_ATTACHMENTS = 32  # per turn
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """Bytes of an attachment and the name to show for it."""
+
+    data: bytes
+    name: str
+
+
+def read_files(sources: Source | Sequence[Source], kind: str) -> list[RawFile]:
+    """Reads every source. Raises PerceptionError naming the file, RequestError if there are too many."""
+    listed = [sources] if isinstance(sources, (str, Path, bytes)) else list(sources)
+    if len(listed) > MAX_ATTACHMENTS:
+        raise RequestError(f"{len(listed)} files of kind {kind}: at most {MAX_ATTACHMENTS} fit in a turn; send fewer")
+    return [_read(source, f"{kind} {number}") for number, source in enumerate(listed, 1)]
+
+
+def _read(source: Source, default_name: str) -> RawFile:
+    if isinstance(source, bytes):
+        return RawFile(source, default_name)
+    path = Path(source).expanduser()
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise PerceptionError(f"{path}: a folder or device, not a file; give the path of a file")
+        if size > MAX_FILE_BYTES:
+            raise MediaTooLargeError(
+                f"{path.name}: {size / 2**20:.0f} MiB, the limit is {MAX_FILE_BYTES // 2**20} MiB; give a smaller file"
+            )
+        return RawFile(path.read_bytes(), path.name)
+    except FileNotFoundError as error:
+        raise PerceptionError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise PerceptionError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error

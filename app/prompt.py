@@ -1,0 +1,228 @@
+"""Turns messages into prompt segments that are only ever appended to.
+
+A turn's piece of the prompt is computed once and stored with the message as *frozen segments*; later turns reuse it as
+it stands. To be independent of what a chat template does with older messages, the piece of a later turn is what the
+template renders after the answer of a stand-in exchange.
+
+Contents go through the template as placeholders and are tokenized apart from it, so that control tokens written in a
+user's text or in a document stay plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hearth.models.errors import TemplateError
+from hearth.models.types import MediaSegment, Segment, TextSegment
+
+FORMAT_VERSION = 1
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"  # private use: stands for a content while the template is rendered
+_PLACEHOLDER = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_STAND_IN = f"{_OPEN}9{_CLOSE}"  # the answer of the stand-in exchange
+
+
+@dataclass(frozen=True, slots=True)
+class PictureContent:
+    """A picture in a message: its blob, and the media identity under the encoder in use."""
+
+    sha256: str
+    name: str
+
+
+Content = tuple[str | PictureContent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRecord:
+    """A media segment without its embeddings."""
+
+    identity: str
+    sha256: str
+    n_tokens: int
+    n_pos: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenTurn:
+    """The prompt piece of one message, and the content it was made of (to make it anew for another model)."""
+
+    content: Content
+    segments: tuple[TextSegment | MediaRecord, ...]
+
+
+class Template(Protocol):
+    def render(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str: ...
+
+
+class Tokenize(Protocol):
+    def __call__(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]: ...
+
+
+class PromptComposer:
+    """Makes frozen turns for one model."""
+
+    def __init__(
+        self,
+        template: Template,
+        tokenize: Tokenize,
+        media: Callable[[PictureContent], MediaRecord],
+        *,
+        bos_token: str = "",
+        add_bos: bool = True,
+    ) -> None:
+        self._template = template
+        self._tokenize = tokenize
+        self._media = media
+        self._bos_token = bos_token
+        self._add_bos = add_bos
+
+    def user_turn(self, content: Content, *, system: str | None, after: Sequence[int] | None) -> FrozenTurn:
+        """The piece for a user's message, up to where the answer begins.
+
+        ``after`` are the generated ids of the answer before it; None for the first turn, which brings ``system``.
+        Raises TemplateError.
+        """
+        if after is None:
+            return FrozenTurn(content, self._first(content, system))
+        return FrozenTurn(content, self._later(content, after))
+
+    def assistant_turn(self, text: str) -> FrozenTurn:
+        """The piece for an answer known only as text (made by another model)."""
+        return FrozenTurn((text,), (TextSegment(tuple(self._tokenize(text))),))
+
+    def _first(self, content: Content, system: str | None) -> tuple[TextSegment | MediaRecord, ...]:
+        user = {"role": "user", "content": _placeholder(1)}
+        contents: dict[int, Content] = {1: content}
+        messages = [user]
+        if system:
+            contents[0] = (system,)
+            messages = [{"role": "system", "content": _placeholder(0)}, user]
+        try:
+            rendered = self._render(messages, expected=set(contents))
+        except TemplateError:
+            if not system:
+                raise
+            # a template that knows no system role gets the instruction at the head of the first user message
+            contents = {1: (system + "\n\n", *content)}
+            rendered = self._render([user], expected={1})
+        if self._bos_token:
+            rendered = rendered.removeprefix(self._bos_token)  # the tokenizer adds it
+        return self._segments(rendered, contents, add_bos=self._add_bos)
+
+    def _later(self, content: Content, after: Sequence[int]) -> tuple[TextSegment | MediaRecord, ...]:
+        exchange = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _STAND_IN}]
+        user = {"role": "user", "content": _placeholder(1)}
+        rendered = self._render([*exchange, user], expected={1, 9})
+        delta = rendered.split(_STAND_IN, 1)[1]
+        segments = self._segments(delta, {1: content}, add_bos=False)
+        head = segments[0]
+        if after and isinstance(head, TextSegment) and head.tokens and head.tokens[0] == after[-1]:
+            # the model has closed its message itself
+            segments = (TextSegment(head.tokens[1:]), *segments[1:]) if len(head.tokens) > 1 else segments[1:]
+        return segments
+
+    def _render(self, messages: list[dict[str, Any]], expected: set[int]) -> str:
+        rendered = self._template.render(messages, add_generation_prompt=True)
+        found = [int(number) for number in _PLACEHOLDER.findall(rendered)]
+        if sorted(found) != sorted(expected):
+            raise TemplateError("the model's chat template leaves out or repeats a message; use another model file")
+        return rendered
+
+    def _segments(self, rendered: str, contents: dict[int, Content], add_bos: bool) -> tuple[Any, ...]:
+        pieces: list[TextSegment | MediaRecord] = []
+
+        def add_text(text: str, special: bool) -> None:
+            bos = add_bos and not pieces
+            if not text and not bos:
+                return
+            tokens = tuple(self._tokenize(text, parse_special=special, add_bos=bos))
+            if pieces and isinstance(pieces[-1], TextSegment):
+                pieces[-1] = TextSegment(pieces[-1].tokens + tokens)
+            else:
+                pieces.append(TextSegment(tokens))
+
+        position = 0
+        for match in _PLACEHOLDER.finditer(rendered):
+            add_text(rendered[position : match.start()], special=True)
+            for part in contents[int(match.group(1))]:
+                if isinstance(part, str):
+                    add_text(part, special=False)
+                else:
+                    pieces.append(self._media(part))
+            position = match.end()
+        add_text(rendered[position:], special=True)
+        return tuple(pieces)
+
+
+def _placeholder(number: int) -> str:
+    return f"{_OPEN}{number}{_CLOSE}"
+
+
+def clean(text: str) -> str:
+    """``text`` without the two private-use characters that stand for contents here, and without NUL."""
+    return text.replace(_OPEN, "").replace(_CLOSE, "").replace("\0", "")
+
+
+def dump(turn: FrozenTurn) -> str:
+    """A frozen turn as JSON."""
+    content = [
+        {"text": part} if isinstance(part, str) else {"picture": part.sha256, "name": part.name}
+        for part in turn.content
+    ]
+    segments = [
+        {"tokens": list(segment.tokens)}
+        if isinstance(segment, TextSegment)
+        else {"media": [segment.identity, segment.sha256, segment.n_tokens, segment.n_pos]}
+        for segment in turn.segments
+    ]
+    return json.dumps({"version": FORMAT_VERSION, "content": content, "segments": segments}, separators=(",", ":"))
+
+
+def load(text: str) -> FrozenTurn | None:
+    """The frozen turn of ``dump``, or None if it is of another version."""
+    stored = json.loads(text) if text else {}
+    if stored.get("version") != FORMAT_VERSION:
+        return None
+    content: list[str | PictureContent] = [
+        part["text"] if "text" in part else PictureContent(part["picture"], part["name"]) for part in stored["content"]
+    ]
+    segments: list[TextSegment | MediaRecord] = [
+        TextSegment(tuple(segment["tokens"])) if "tokens" in segment else MediaRecord(*segment["media"])
+        for segment in stored["segments"]
+    ]
+    return FrozenTurn(tuple(content), tuple(segments))
+
+
+def count_tokens(segments: Sequence[TextSegment | MediaRecord]) -> int:
+    """Tokens that ``segments`` take in the context, visual ones included."""
+    return sum(len(s.tokens) if isinstance(s, TextSegment) else s.n_tokens for s in segments)
+
+
+def with_embeddings(
+    segments: Sequence[TextSegment | MediaRecord], embed: Callable[[MediaRecord], Callable[[], Any]]
+) -> tuple[Segment, ...]:
+    """Engine segments: neighbouring text joined, media with a way to get their embeddings."""
+    joined: list[Segment] = []
+    for segment in segments:
+        if isinstance(segment, MediaRecord):
+            joined.append(MediaSegment(segment.identity, segment.n_tokens, segment.n_pos, embed(segment)))
+        elif joined and isinstance(joined[-1], TextSegment):
+            joined[-1] = TextSegment(joined[-1].tokens + segment.tokens)
+        elif segment.tokens:
+            joined.append(segment)
+    return tuple(joined)
+
+
+def text_segments(tokens: Sequence[int]) -> tuple[TextSegment, ...]:
+    """Generated ids as the segments of a frozen turn."""
+    return (TextSegment(tuple(tokens)),)
+
+
+def last_tokens(segments: Sequence[TextSegment | MediaRecord]) -> tuple[int, ...]:
+    """The ids of the last text segment; empty when the last one is media."""
+    last = segments[-1] if segments else None
+    return last.tokens if isinstance(last, TextSegment) else ()

@@ -1,0 +1,171 @@
+"""The only place that constructs the parts: store, engine, encoders, embedder. Each is made when first needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hearth import assets
+from hearth.background import Background
+from hearth.model_choice import ModelChoice, choose
+from hearth.models.errors import HearthError, ModelFileError
+from hearth.prompt import MediaRecord, PictureContent, PromptComposer
+from hearth.settings import Settings
+from hearth.store.store import Store
+
+if TYPE_CHECKING:
+    from hearth.models.types import Engine
+    from hearth.multimodal.clip import PocketVision
+    from hearth.multimodal.pictures import Picture
+    from hearth.multimodal.text_embedding import TextEmbedder
+    from hearth.multimodal.transcription import Transcriber
+
+log = logging.getLogger("hearth.runtime")
+EMBEDDINGS_KEPT = 256  # pictures whose image embeddings stay in RAM
+MAX_CTX_DEFAULT = 8192  # tokens, for a model of the user's own when no setting says otherwise
+
+
+class Runtime:
+    """Owns the parts of one assistant. Opening it takes the data folder; nothing else is loaded until asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.offline:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+            os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+        self.settings = settings
+        self._choice: ModelChoice | None = None
+        self.store = Store.open(settings.data_dir)
+        self.engine: Background[Engine] = Background("load-model", self._load_engine)
+        self.vision: Background[PocketVision] = Background("load-vision", self._load_vision)
+        self.transcriber: Background[Transcriber] = Background("load-speech", self._load_transcriber)
+        self.text_embedder: Background[TextEmbedder] = Background("load-embedder", self._load_text_embedder)
+        self._composer: PromptComposer | None = None
+        self._embeddings: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._embeddings_lock = threading.Lock()
+        self._load_fraction: float | None = None
+        self._closing = threading.Event()
+
+    @property
+    def choice(self) -> ModelChoice:
+        """The model in use. Raises ModelFileError."""
+        if self._choice is None:
+            self._choice = choose(self.settings.model)
+        return self._choice
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes pictures."""
+        return self.choice.vision_dir is not None
+
+    @property
+    def load_fraction(self) -> float | None:
+        """How much of the model is loaded, 0..1, or None when unknown."""
+        return self._load_fraction
+
+    def composer(self) -> PromptComposer:
+        """Makes prompts for the loaded model. Call once the engine is ready."""
+        if self._composer is None:
+            from hearth.models.chat_template import DEFAULT_TEMPLATE, ChatTemplate
+
+            engine = self.engine.get()
+            info = engine.info
+            template = ChatTemplate(info.chat_template or DEFAULT_TEMPLATE, info.bos_token, info.eos_token)
+            self._composer = PromptComposer(
+                template, engine.tokenize, self.media_record, bos_token=info.bos_token, add_bos=info.add_bos
+            )
+        return self._composer
+
+    def media_record(self, picture: PictureContent) -> MediaRecord:
+        """The identity and size of a picture in the prompt, under the encoder in use."""
+        vision = self.vision.get()
+        return MediaRecord(
+            identity=f"{picture.sha256}.{vision.fingerprint}",
+            sha256=picture.sha256,
+            n_tokens=vision.n_tokens,
+            n_pos=vision.n_tokens,
+        )
+
+    def embedder_of(self, record: MediaRecord) -> Callable[[], NDArray[np.float32]]:
+        """What the engine calls for embeddings (n_tokens, n_embd) if the prefix is not in the KV cache."""
+
+        def embed() -> NDArray[np.float32]:
+            with self._embeddings_lock:
+                kept = self._embeddings.get(record.identity)
+                if kept is not None:
+                    self._embeddings.move_to_end(record.identity)
+                    return kept
+            from hearth.multimodal.pictures import read_picture
+
+            picture = read_picture(self.store.blobs.get(record.sha256), record.sha256[:12])
+            return self.encode(picture, record.identity)
+
+        return embed
+
+    def encode(self, picture: Picture, identity: str) -> NDArray[np.float32]:
+        """Image embeddings of ``picture``, remembered under ``identity``."""
+        embeddings = self.vision.get().encode(picture.image)
+        with self._embeddings_lock:
+            self._embeddings[identity] = embeddings
+            while len(self._embeddings) > EMBEDDINGS_KEPT:
+                self._embeddings.popitem(last=False)
+        return embeddings
+
+    def close(self) -> None:
+        """Ends the engine and gives the data folder back. Idempotent."""
+        self._closing.set()
+        engine = self.engine.settle()
+        if engine is not None:
+            engine.close()
+        self.store.close()
+
+    def _load_engine(self) -> Engine:
+        from hearth.models.engine.engine import EngineOptions, LlamaEngine
+
+        choice, settings = self.choice, self.settings
+        options = EngineOptions(
+            n_ctx=settings.n_ctx or choice.n_ctx,
+            n_gpu_layers=settings.n_gpu_layers,
+            kv_type=settings.kv_type,
+            flash_attention=settings.flash_attention,
+            n_threads=settings.n_threads,
+        )
+
+        def progress(fraction: float) -> None:
+            self._load_fraction = fraction
+
+        log.info("loading %s", choice.path)
+        return LlamaEngine.load(choice.path, options, cancelled=self._closing.is_set, on_progress=progress)
+
+    def _load_vision(self) -> PocketVision:
+        from hearth.multimodal.clip import PocketVision
+
+        return PocketVision.load(assets.pocket_dir())
+
+    def _load_transcriber(self) -> Transcriber:
+        from hearth.multimodal.transcription import Transcriber
+
+        checkpoint = assets.pocket_dir() / "speech.pt"
+        if not checkpoint.is_file():
+            raise ModelFileError(f"{checkpoint}: the speech model is missing; reinstall Hearth or run `make train`")
+        transcriber = Transcriber(checkpoint)
+        transcriber.load()
+        return transcriber
+
+    def _load_text_embedder(self) -> TextEmbedder:
+        from hearth.multimodal.text_embedding import TextEmbedder
+
+        embedder = TextEmbedder()
+        embedder.embed(["warm"])
+        return embedder
+
+
+def describe_failure(error: BaseException) -> str:
+    """One line for a status display."""
+    return str(error) if isinstance(error, HearthError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,162 @@
+"""Settings: arguments > environment ``HEARTH_*`` > ``hearth.toml`` > defaults. A mistake is named with its place."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_config_path, user_data_path
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hearth.models.errors import HearthError
+
+ENV_PREFIX = "HEARTH_"
+FILE_NAME = "hearth.toml"
+# read by the command line and the logging, not settings of the assistant
+_OTHER_VARIABLES = {"HEARTH_DEBUG", "HEARTH_LOG_LEVEL", "HEARTH_CONFIG"}
+
+
+class SettingsError(HearthError):
+    """A setting is unknown or has a bad value; the message says where it stands."""
+
+    http_status = 400
+
+
+class _Fields(BaseModel):
+    """The settings themselves, apart from where they come from."""
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("hearth", appauthor=False))
+    model: str = "pocket"
+    mmproj: Path | None = None
+    n_ctx: int | None = Field(default=None, ge=64, le=1_048_576)  # tokens; None: what the model suits, at most 8,192
+    n_gpu_layers: int = Field(default=-1, ge=-1)  # -1: as many as the build and the device take
+    n_threads: int | None = Field(default=None, ge=1, le=1024)  # None: the physical cores
+    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    flash_attention: bool = True
+    kv_disk_gib: float = Field(default=0.0, ge=0.0)
+    system: str | None = None  # system prompt; None: the model's own default
+    temperature: float | None = Field(default=None, ge=0.0, le=5.0)  # None: the model's own default
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    max_tokens: int = Field(default=512, ge=1, le=1_048_576)
+    memory_passages: int = Field(default=6, ge=1, le=32)  # passages retrieved for a turn, at most
+    offline: bool = True
+
+    @field_validator("data_dir", "mmproj", mode="after")
+    @classmethod
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path is not None else None
+
+    @field_validator("mmproj", mode="after")
+    @classmethod
+    def _no_mmproj_yet(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            raise ValueError("projector files are not supported in this version; leave it out and use the pocket model")
+        return path
+
+    @field_validator("kv_disk_gib", mode="after")
+    @classmethod
+    def _no_disk_cache_yet(cls, gib: float) -> float:
+        if gib > 0:
+            raise ValueError("the KV cache on disk is not in this version; leave it at 0")
+        return gib
+
+
+class Settings(BaseSettings, _Fields):
+    """All settings of an assistant. Raises SettingsError naming the setting, its place and what would be right."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, protected_namespaces=(), validate_default=False
+    )
+
+    def __init__(self, **arguments: Any) -> None:
+        given = {key: value for key, value in arguments.items() if value is not None}
+        _refuse_unknown(given, place="argument")
+        _refuse_unknown_variables()
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise SettingsError(_explain(error, given)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, _TomlFile(settings_cls))
+
+
+class _TomlFile(PydanticBaseSettingsSource):
+    """The first ``hearth.toml`` found: the one named by HEARTH_CONFIG, here, or in the user's configuration folder."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = settings_file()
+        if path is None:
+            return {}
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not valid TOML: {error}") from error
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+        _refuse_unknown(values, place=str(path))
+        return values
+
+
+def settings_file() -> Path | None:
+    """The settings file in force, or None. Raises SettingsError if HEARTH_CONFIG names a file that is not there."""
+    named = os.environ.get("HEARTH_CONFIG")
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"HEARTH_CONFIG names {path}, which is not a file; correct or unset it")
+        return path
+    for folder in (Path.cwd(), user_config_path("hearth", appauthor=False)):
+        path = folder / FILE_NAME
+        if path.is_file():
+            return path
+    return None
+
+
+def _refuse_unknown(values: dict[str, Any], place: str) -> None:
+    for key in values:
+        if key not in _Fields.model_fields:
+            raise SettingsError(f"{place}: unknown setting {key!r}{_suggest(key)}")
+
+
+def _refuse_unknown_variables() -> None:
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in _OTHER_VARIABLES:
+            key = variable.removeprefix(ENV_PREFIX).lower()
+            if key not in _Fields.model_fields:
+                raise SettingsError(f"environment: unknown setting {variable}{_suggest(key, ENV_PREFIX)}")
+
+
+def _suggest(key: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(key, _Fields.model_fields, n=1)
+    if close:
+        return f"; did you mean {prefix + (close[0].upper() if prefix else close[0])}?"
+    return f"; known are {', '.join(_Fields.model_fields)}"
+
+
+def _explain(error: ValidationError, given: dict[str, Any]) -> str:
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else "settings"
+    if key in given:
+        place = f"argument {key}"
+    elif f"{ENV_PREFIX}{key.upper()}" in os.environ:
+        place = f"environment {ENV_PREFIX}{key.upper()}"
+    else:
+        place = f"{settings_file()}: {key}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{place} = {first.get('input')!r}: {reason[:1].lower()}{reason[1:]}"
