@@ -1,0 +1,20 @@
+"""Options and exit codes that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1  # with a line on standard error that says why
+EXIT_INTERRUPTED: Final = 130  # by Ctrl-C, as shells have it; wrong usage is typer's 2
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="'pocket' or the path of a GGUF file.")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", help="Where conversations and memory are kept.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
