@@ -121,15 +121,15 @@ def ask(
 @cli.command()
 def doctor(model: ModelOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """Say what this machine has, what will fit, and what is wrong."""
-    from hearth import doctor as examination
+    from hearth.doctor import examine, line, to_dict
     from hearth.settings import Settings
 
-    findings = examination.examine(Settings(model=model, data_dir=data_dir))
+    findings = examine(Settings(model=model, data_dir=data_dir))
     if as_json:
-        print_json(examination.to_dict(findings))
+        print_json(to_dict(findings))
     else:
         for finding in findings:
-            typer.echo(examination.line(finding))
+            typer.echo(line(finding))
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
