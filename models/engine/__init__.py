@@ -1,1 +1,30 @@
+"""The engine: requests go in, events come out, one thread owns the model's context. Native code loads on first use.
 
+options.py       how an engine is made (EngineOptions)
+engine.py        LlamaEngine: the thread, its queues, step() = schedule → run → postprocess
+scheduler.py     which request runs next and what part of it: policy, no tensors
+prefix_cache.py  what each KV sequence holds, which one serves a prompt best, which one goes: policy, no tensors
+sequence.py      the state of one request, from submit to its last event
+prompt.py        segments as a flat list of cache entries, with positions
+runner.py        carries out a chunk on the context: tensors, no policy
+sampler.py       parameters checked and turned into a native chain
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hearth.models.engine.options import EngineOptions
+
+if TYPE_CHECKING:
+    from hearth.models.engine.engine import LlamaEngine
+
+__all__ = ["EngineOptions", "LlamaEngine"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "LlamaEngine":
+        from hearth.models.engine.engine import LlamaEngine
+
+        return LlamaEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,198 @@
+"""The state of one request, from submit to its last event. No tensors; the engine's thread changes it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from queue import SimpleQueue
+
+from hearth.models.detokenizer import Detokenizer, StopMatcher
+from hearth.models.engine.prefix_cache import CachedSequence
+from hearth.models.engine.prompt import Entry, Prompt, count_tokens
+from hearth.models.engine.sampler import TokenSampler
+from hearth.models.errors import HearthError
+from hearth.models.types import (
+    EngineEvent,
+    EngineTimings,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    PrefillProgress,
+    TextDelta,
+    Usage,
+)
+
+
+class Phase(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Sequence:
+    """One request and what has become of it."""
+
+    def __init__(self, request: GenerationRequest, prompt: Prompt, seed: int) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.seed = seed
+        self.phase = Phase.WAITING
+        self.cancelled = False
+        self.events: SimpleQueue[EngineEvent] = SimpleQueue()
+        self.slot: CachedSequence | None = None  # its KV sequence while it runs
+        self.sampler: TokenSampler | None = None
+        self.output: list[int] = []  # sampled ids; the last one is not in the KV cache yet
+        self.num_cached_tokens = 0
+        self._detokenizer = Detokenizer()
+        self._stops = StopMatcher(request.stop)
+        self._stopped = False  # by a stop string
+        self._text: list[str] = []
+        self._lock = threading.Lock()  # guards the step from WAITING to anything else
+        self._submitted_s = time.monotonic()
+        self._admitted_s = self._submitted_s
+        self._first_token_s: float | None = None
+        self.encode_s = 0.0
+        self.prefill_s = 0.0
+
+    @property
+    def seq_id(self) -> int:
+        """Its KV sequence. Only while it runs."""
+        return self._running_slot().seq_id
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of the prompt and of the output so far."""
+        return len(self.prompt.entries) + len(self.output)
+
+    @property
+    def num_computed_entries(self) -> int:
+        """Entries that are in the KV cache: the next chunk starts here. Only while it runs."""
+        return len(self._running_slot().entries)
+
+    def entry(self, index: int) -> Entry:
+        n_prompt = len(self.prompt.entries)
+        return self.prompt.entries[index] if index < n_prompt else self.output[index - n_prompt]
+
+    def position(self, index: int) -> int:
+        """Position of the first cell of entry ``index``."""
+        n_prompt = len(self.prompt.entries)
+        return self.prompt.position(min(index, n_prompt)) + max(index - n_prompt, 0)
+
+    def computed(self, entries: list[Entry]) -> None:
+        """Notes that ``entries``, the next ones, are in the KV cache now."""
+        self._running_slot().entries.extend(entries)
+
+    def _running_slot(self) -> CachedSequence:
+        if self.slot is None:
+            raise RuntimeError(f"request {self.request.request_id} is not running")
+        return self.slot
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output: the KV cells it takes once the last token is decoded."""
+        return self.prompt.n_tokens + len(self.output)
+
+    def admit(self) -> bool:
+        """Leaves the queue. False if it was cancelled there."""
+        with self._lock:
+            if self.phase is not Phase.WAITING:
+                return False
+            self.phase = Phase.RUNNING
+            self._admitted_s = time.monotonic()
+            return True
+
+    def cancel(self) -> None:
+        """Asks for the end; a request that still waits ends at once. Any thread."""
+        with self._lock:
+            self.cancelled = True
+            if self.phase is Phase.WAITING:
+                self._admitted_s = time.monotonic()
+                self._end_with(self._finished("cancelled"))
+
+    def report_prefill(self) -> None:
+        """Sends how much of the prompt is in the KV cache."""
+        n_done = count_tokens(self._running_slot().entries)
+        self.events.put(PrefillProgress(min(n_done, self.prompt.n_tokens), self.prompt.n_tokens))
+
+    def append(self, token: int, piece: bytes) -> bool:
+        """Takes a sampled token that is no end-of-generation token. True if a stop string was met."""
+        self.note_token(token)
+        return self._emit(self._detokenizer.push(piece))
+
+    def note_token(self, token: int) -> None:
+        """Takes a sampled token without text."""
+        if self._first_token_s is None:
+            self._first_token_s = time.monotonic()
+        self.output.append(token)
+
+    def finish(self, reason: FinishReason) -> None:
+        """Sends what text is left and the last event. Nothing happens if the request has ended."""
+        with self._lock:
+            if self.phase is Phase.ENDED:
+                return
+            if not self._stopped:
+                self._emit(self._detokenizer.flush())
+                self._show(self._stops.flush())
+            self._end_with(self._finished(reason))
+
+    def fail(self, error: HearthError) -> None:
+        """Ends the request with an error. Nothing happens if it has ended."""
+        with self._lock:
+            if self.phase is not Phase.ENDED:
+                self._end_with(Failed(error))
+
+    def _end_with(self, event: EngineEvent) -> None:
+        self.phase = Phase.ENDED
+        self.events.put(event)
+
+    def _emit(self, text: str) -> bool:
+        shown, self._stopped = self._stops.push(text)
+        self._show(shown)
+        return self._stopped
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self.events.put(TextDelta(text))
+
+    def _finished(self, reason: FinishReason) -> Finished:
+        usage = Usage(self.prompt.n_tokens, self.num_cached_tokens, len(self.output))
+        return Finished(reason, "".join(self._text), tuple(self.output), usage, self._timings(), self.seed)
+
+    def _timings(self) -> EngineTimings:
+        now = time.monotonic()
+        first = self._first_token_s
+        decode_s = now - first if first is not None else 0.0
+        n_decoded = len(self.output) - 1  # the first token comes from the prefill
+        return EngineTimings(
+            queue_s=self._admitted_s - self._submitted_s,
+            encode_s=self.encode_s,
+            prefill_s=self.prefill_s,
+            ttft_s=first - self._submitted_s if first is not None else 0.0,
+            decode_s=decode_s,
+            decode_tokens_per_s=n_decoded / decode_s if n_decoded > 0 and decode_s > 0 else 0.0,
+        )
+
+
+class SequenceHandle:
+    """The submitter's end of a sequence (types.RequestHandle)."""
+
+    def __init__(self, sequence: Sequence, interrupt: Callable[[], None]) -> None:
+        self._sequence = sequence
+        self._interrupt = interrupt
+
+    def events(self) -> Iterator[EngineEvent]:
+        """Yields until the terminal event, which is yielded too. Blocks; may be iterated once, from any thread."""
+        while True:
+            event = self._sequence.events.get()
+            yield event
+            if isinstance(event, Finished | Failed):
+                return
+
+    def cancel(self) -> None:
+        """Ends the request with Finished(reason="cancelled"), in prefill too. Any thread, any time."""
+        self._sequence.cancel()
+        self._interrupt()

@@ -1,0 +1,467 @@
+"""The only door to llama.cpp: models, contexts and samplers as owned Python objects with typed methods.
+
+Nothing here decides anything: no scheduling, no caching, no text. Native objects are freed in the right order by
+``close()``, which may be called twice. A context belongs to one thread; a model's vocabulary may be read from any.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import llama_cpp.llama_cpp as _bindings
+import numpy as np
+from llama_cpp._ggml import libggml
+from llama_cpp.llama_grammar import json_schema_to_gbnf
+from numpy.typing import NDArray
+
+from hearth.models.errors import EngineError, ModelFileError, RequestError
+from hearth.models.gguf_header import check_gguf
+
+native: Any = _bindings  # ctypes functions: their annotations describe C, not what may be passed
+logger = logging.getLogger("hearth.llama")
+
+KvType = Literal["f16", "q8_0", "q4_0"]
+_GGML_TYPES: dict[str, int] = {
+    "f16": native.GGML_TYPE_F16,
+    "q8_0": native.GGML_TYPE_Q8_0,
+    "q4_0": native.GGML_TYPE_Q4_0,
+}
+_M_ROPE_TYPES = (native.LLAMA_ROPE_TYPE_MROPE, native.LLAMA_ROPE_TYPE_IMROPE)
+_LOG_CONT, _LOG_WARN, _LOG_ERROR = 5, 2, 3  # enum ggml_log_level
+_recent_complaints: deque[str] = deque(maxlen=8)  # warnings and errors, to say why a load failed
+_backend_lock = threading.Lock()
+_backend_started = False
+
+
+@native.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _user_data: object) -> None:
+    line = text.decode("utf-8", "replace").rstrip()
+    if line in ("", "."):
+        return
+    if level in (_LOG_WARN, _LOG_ERROR):
+        _recent_complaints.append(line)
+    logger.debug("%s", line)
+
+
+native.llama_log_set(_on_log, None)
+
+
+def _start_backend() -> None:
+    global _backend_started
+    with _backend_lock:
+        if not _backend_started:
+            native.llama_backend_init()
+            _backend_started = True
+
+
+def build_id() -> str:
+    """Version and commit of the llama.cpp that is loaded: KV caches of another build are not trusted."""
+    parts = [native.llama_version()]
+    for name in ("ggml_version", "ggml_commit"):
+        function = getattr(libggml, name, None)
+        if function is not None:
+            function.restype = ctypes.c_char_p
+            parts.append(function())
+    return "-".join(part.decode("ascii", "replace") for part in parts if part)
+
+
+def _complaint(fallback: str) -> str:
+    """The most telling native message since the last ``clear``, without its function name, on one line."""
+    for marker in ("error loading model", "failed", ""):
+        for line in _recent_complaints:
+            if marker in line:
+                return line.partition(": ")[2] or line
+    return fallback
+
+
+class LlamaModel:
+    """The weights and the vocabulary of one GGUF file."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = handle
+        self.vocab = native.llama_model_get_vocab(handle)
+        self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
+        self.n_ctx_train = int(native.llama_model_n_ctx_train(handle))
+        self.n_embd_inp = int(native.llama_model_n_embd_inp(handle))
+        self.n_layer = int(native.llama_model_n_layer(handle))
+        self.n_params = int(native.llama_model_n_params(handle))
+        self.size_bytes = int(native.llama_model_size(handle))
+        self.add_bos = bool(native.llama_vocab_get_add_bos(self.vocab))
+        self.is_recurrent = bool(native.llama_model_is_recurrent(handle) or native.llama_model_is_hybrid(handle))
+        self.has_m_rope = int(native.llama_model_rope_type(handle)) in _M_ROPE_TYPES
+        self._piece_buffer = ctypes.create_string_buffer(256)
+
+    @classmethod
+    def load(cls, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> LlamaModel:
+        """Reads the file. ``progress`` gets 0..1 and returns False to stop.
+
+        Raises ModelFileError (missing, not a GGUF, truncated, of an architecture that llama.cpp does not know) and
+        EngineError (stopped by ``progress``); what ``progress`` itself raises comes out unchanged.
+        """
+        check_gguf(path)
+        _start_backend()
+        raised: list[BaseException] = []
+        stopped: list[bool] = []
+
+        def on_progress(fraction: float, _user_data: object) -> bool:
+            try:
+                go_on = progress is None or bool(progress(float(fraction)))
+            except BaseException as error:  # an exception cannot cross native frames: carried over and raised below
+                raised.append(error)
+                go_on = False
+            if not go_on:
+                stopped.append(True)
+            return go_on
+
+        callback = native.llama_progress_callback(on_progress)
+        params = native.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.progress_callback = callback
+        _recent_complaints.clear()
+        handle = native.llama_model_load_from_file(str(path).encode(), params)
+        if raised:
+            if handle:
+                native.llama_model_free(handle)
+            raise raised[0]
+        if not handle:
+            if stopped:
+                raise EngineError(f"loading {path.name} was stopped")
+            raise ModelFileError(f"{path}: llama.cpp cannot load it: {_complaint('no reason given')}")
+        if not native.llama_model_has_decoder(handle) or native.llama_model_has_encoder(handle):
+            native.llama_model_free(handle)
+            raise ModelFileError(f"{path}: not a model that generates text; choose a decoder-only chat model")
+        return cls(handle, path)
+
+    @property
+    def handle(self) -> int:
+        if self._handle is None:
+            raise EngineError("the model is closed")
+        return self._handle
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the GGUF's metadata as text, or None."""
+        size = native.llama_model_meta_val_str(self.handle, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        native.llama_model_meta_val_str(self.handle, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def chat_template(self) -> str | None:
+        source = native.llama_model_chat_template(self.handle, None)
+        return source.decode("utf-8", "replace") if source else None
+
+    def special_token(self, kind: Literal["bos", "eos"]) -> str:
+        """The text of the special token, "" if the vocabulary has none."""
+        token = native.llama_vocab_bos(self.vocab) if kind == "bos" else native.llama_vocab_eos(self.vocab)
+        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends generation."""
+        return bool(native.llama_vocab_is_eog(self.vocab, token))
+
+    def tokenize(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]:
+        raw = text.encode("utf-8", "replace")
+        capacity = len(raw) + 8
+        buffer = (ctypes.c_int32 * capacity)()
+        count = native.llama_tokenize(self.vocab, raw, len(raw), buffer, capacity, add_bos, parse_special)
+        if count < 0:
+            capacity = -count
+            buffer = (ctypes.c_int32 * capacity)()
+            count = native.llama_tokenize(self.vocab, raw, len(raw), buffer, capacity, add_bos, parse_special)
+        if count < 0:
+            raise EngineError(f"a text of {len(raw):,} bytes could not be tokenized; shorten it")
+        return list(buffer[:count])
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes a token stands for, possibly a part of a character. Not for two threads at once."""
+        buffer = self._piece_buffer
+        size = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        if size < 0:
+            self._piece_buffer = buffer = ctypes.create_string_buffer(-size)
+            size = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[: max(size, 0)]
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Text of all tokens together; bytes that are no UTF-8 become U+FFFD."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        capacity = 16 * len(tokens) + 16
+        buffer = ctypes.create_string_buffer(capacity)
+        size = native.llama_detokenize(self.vocab, ids, len(tokens), buffer, capacity, False, special)
+        if size < 0:
+            capacity = -size
+            buffer = ctypes.create_string_buffer(capacity)
+            size = native.llama_detokenize(self.vocab, ids, len(tokens), buffer, capacity, False, special)
+        return buffer.raw[:size].decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Frees the weights. Contexts must have been closed before."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            native.llama_model_free(handle)
+
+
+class DecodeStatus(IntEnum):
+    """What ``LlamaContext.decode_*`` came to; anything else raises."""
+
+    DONE = 0
+    NO_CELLS = 1  # the KV cache has no room; nothing changed
+    ABORTED = 2  # some of the batch may be in the KV cache
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOptions:
+    """How a context is made. Sizes in tokens; ``n_ctx`` cells are shared by ``n_seq_max`` sequences."""
+
+    n_ctx: int
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_seq_max: int = 8
+    n_threads: int = 1
+    kv_type: KvType = "f16"
+    flash_attention: bool = True
+
+
+class AbortFlag:
+    """Stops a running decode from any thread.
+
+    llama.cpp asks its abort callback before every graph node; a Python callback would take the GIL each time. The
+    callback is libc's ``strlen`` and its argument this flag: an empty C string goes on, one of length 1 stops.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = ctypes.create_string_buffer(2)
+        libc = ctypes.CDLL("msvcrt") if hasattr(ctypes, "windll") else ctypes.CDLL(None)
+        self.callback = ctypes.cast(libc.strlen, native.ggml_abort_callback)
+        self.argument = ctypes.addressof(self._bytes)
+
+    def set(self) -> None:
+        self._bytes[0] = b"\x01"
+
+    def clear(self) -> None:
+        self._bytes[0] = b"\x00"
+
+
+class LlamaContext:
+    """KV cache and compute buffers of one model. All methods but ``abort.set()`` on one thread."""
+
+    def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
+        """Raises EngineError if llama.cpp cannot make the context (memory, KV type)."""
+        self.model = model
+        self.options = options
+        self.abort = AbortFlag()
+        params = native.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = options.n_ctx, options.n_batch, options.n_ubatch
+        params.n_seq_max = options.n_seq_max
+        params.n_threads = params.n_threads_batch = options.n_threads
+        params.type_k = params.type_v = _GGML_TYPES[options.kv_type]
+        params.flash_attn_type = (
+            native.LLAMA_FLASH_ATTN_TYPE_ENABLED if options.flash_attention else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.kv_unified = True  # prefixes are shared between sequences without copying cells
+        params.swa_full = True  # a sliding window that forgets cells would make prefix reuse wrong
+        params.no_perf = True
+        params.abort_callback = self.abort.callback
+        params.abort_callback_data = self.abort.argument
+        _recent_complaints.clear()
+        self._handle: int | None = native.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise EngineError(
+                f"{model.path.name}: no context of {options.n_ctx} tokens with KV type {options.kv_type}: "
+                f"{_complaint('not enough memory')}; try a smaller n_ctx or kv_type f16"
+            )
+        self.n_ctx = int(native.llama_n_ctx(self._handle))
+        self._memory = native.llama_get_memory(self._handle)
+        self._make_batch(int(native.llama_n_batch(self._handle)))
+
+    def _make_batch(self, n_batch: int) -> None:
+        """One set of arrays, written through numpy and read by llama.cpp in place."""
+        self.n_batch = n_batch
+        self._tokens = np.zeros(n_batch, np.int32)
+        self._positions = np.zeros(n_batch, np.int32)
+        self._n_seq_ids = np.ones(n_batch, np.int32)
+        self._seq_ids = np.zeros(n_batch, np.int32)
+        self._seq_id_rows = self._seq_ids.ctypes.data + 4 * np.arange(n_batch + 1, dtype=np.uintp)
+        self._seq_id_rows[n_batch] = 0
+        self._wanted = np.zeros(n_batch, np.int8)
+        batch = native.llama_batch()
+        pointers = {name: kind for name, kind in native.llama_batch._fields_}
+        for name, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._n_seq_ids),
+            ("seq_id", self._seq_id_rows),
+            ("logits", self._wanted),
+        ):
+            setattr(batch, name, ctypes.cast(array.ctypes.data, pointers[name]))
+        self._batch = batch
+        self._token_pointer, self._no_tokens = batch.token, pointers["token"]()
+        self._embd_pointer_type = pointers["embd"]
+
+    @property
+    def handle(self) -> int:
+        if self._handle is None:
+            raise EngineError("the context is closed")
+        return self._handle
+
+    def decode_tokens(
+        self,
+        tokens: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        seq_ids: NDArray[np.int32],
+        wanted: NDArray[np.int8],
+    ) -> DecodeStatus:
+        """Decodes 1..n_batch tokens. All arrays have shape (n,); ``wanted`` marks rows whose logits are kept.
+
+        Raises EngineError if llama.cpp refuses the batch or fails.
+        """
+        n = len(tokens)
+        self._tokens[:n] = tokens
+        self._batch.token, self._batch.embd = self._token_pointer, self._embd_pointer_type()
+        return self._decode(n, positions, seq_ids, wanted)
+
+    def decode_embeddings(
+        self,
+        embeddings: NDArray[np.float32],
+        positions: NDArray[np.int32],
+        seq_ids: NDArray[np.int32],
+        wanted: NDArray[np.int8],
+    ) -> DecodeStatus:
+        """As ``decode_tokens``, with ``embeddings`` of shape (n, n_embd_inp), C-contiguous, in place of tokens."""
+        self._batch.token = self._no_tokens
+        self._batch.embd = ctypes.cast(embeddings.ctypes.data, self._embd_pointer_type)
+        return self._decode(len(embeddings), positions, seq_ids, wanted)
+
+    def _decode(
+        self, n: int, positions: NDArray[np.int32], seq_ids: NDArray[np.int32], wanted: NDArray[np.int8]
+    ) -> DecodeStatus:
+        self._positions[:n] = positions
+        self._seq_ids[:n] = seq_ids
+        self._wanted[:n] = wanted
+        self._batch.n_tokens = n
+        _recent_complaints.clear()
+        status = int(native.llama_decode(self.handle, self._batch))
+        if status in (0, 1, 2):
+            return DecodeStatus(status)
+        raise EngineError(f"llama.cpp could not decode {n} tokens (status {status}): {_complaint('no reason given')}")
+
+    def logits(self, row: int) -> NDArray[np.float32]:
+        """Logits of batch row ``row``, shape (n_vocab,): a view that the next decode overwrites."""
+        pointer = native.llama_get_logits_ith(self.handle, row)
+        if not pointer:
+            raise EngineError(f"no logits for row {row} of the batch")
+        return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
+
+    def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
+        """Forgets positions [start, end) of a sequence. False: this model cannot forget a part."""
+        return bool(native.llama_memory_seq_rm(self._memory, seq_id, start, end))
+
+    def seq_cp(self, source: int, target: int, end: int) -> None:
+        """Lets ``target`` share positions [0, end) of ``source``."""
+        native.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        """Highest position of a sequence, -1 if it is empty."""
+        return int(native.llama_memory_seq_pos_max(self._memory, seq_id))
+
+    def clear(self) -> None:
+        """Forgets all sequences."""
+        native.llama_memory_clear(self._memory, False)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            native.llama_free(handle)
+
+
+class SamplerChain:
+    """A native sampler chain. Owned: ``close()`` frees it. With ``grammar`` every token obeys it."""
+
+    def __init__(
+        self, context: LlamaContext, stages: Sequence[tuple[str, tuple[Any, ...]]], grammar: str | None
+    ) -> None:
+        """``stages`` are names of ``llama_sampler_init_*`` with their arguments, the selecting one last.
+
+        Raises RequestError if llama.cpp refuses the grammar.
+        """
+        self._context = context
+        self._chain: int | None = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
+        self._grammar: int | None = None
+        for name, arguments in stages:
+            stage = getattr(native, f"llama_sampler_init_{name}")(*arguments)
+            native.llama_sampler_chain_add(self._chain, stage)
+        if grammar is not None:
+            _recent_complaints.clear()
+            self._grammar = native.llama_sampler_init_grammar(context.model.vocab, grammar.encode(), b"root")
+            if not self._grammar:
+                self.close()
+                raise RequestError(f"json_schema is too complex for a grammar: {_complaint('refused by llama.cpp')}")
+            dtype = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+            self._candidates = np.zeros(context.model.n_vocab, dtype)
+            self._one = np.zeros(1, dtype)
+
+    def accept(self, token: int) -> None:
+        """Tells the penalties about a token of the prompt."""
+        native.llama_sampler_accept(self._chain, token)
+
+    def sample(self, row: int) -> int:
+        """The next token after batch row ``row``. Raises EngineError if the grammar allows none."""
+        if self._grammar is None:
+            return int(native.llama_sampler_sample(self._chain, self._context.handle, row))
+        token = self._select(row, constrained=False)
+        if not self._allowed(token):
+            token = self._select(row, constrained=True)
+        native.llama_sampler_accept(self._grammar, token)
+        native.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _select(self, row: int, *, constrained: bool) -> int:
+        candidates = self._candidates
+        candidates["id"] = np.arange(len(candidates), dtype=np.int32)
+        candidates["logit"] = self._context.logits(row)
+        candidates["p"] = 0.0
+        view = self._view(candidates)
+        if constrained:
+            native.llama_sampler_apply(self._grammar, ctypes.byref(view))
+            if np.isneginf(candidates["logit"]).all():
+                raise EngineError("json_schema: no token of this model continues the answer; simplify the schema")
+        native.llama_sampler_apply(self._chain, ctypes.byref(view))
+        return int(view.data[view.selected].id)
+
+    def _allowed(self, token: int) -> bool:
+        # asking about one token is much cheaper than filtering the vocabulary, and mostly enough
+        self._one[0] = (token, 1.0, 0.0)
+        view = self._view(self._one)
+        native.llama_sampler_apply(self._grammar, ctypes.byref(view))
+        return not np.isneginf(self._one["logit"][0])
+
+    @staticmethod
+    def _view(array: NDArray[Any]) -> Any:
+        data = ctypes.cast(array.ctypes.data, native.llama_token_data_p)
+        return native.llama_token_data_array(data=data, size=len(array), selected=-1, sorted=False)
+
+    def close(self) -> None:
+        chain, self._chain = self._chain, None
+        grammar, self._grammar = self._grammar, None
+        for sampler in (chain, grammar):
+            if sampler:
+                native.llama_sampler_free(sampler)
+
+
+def grammar_of_json_schema(schema: dict[str, Any]) -> str:
+    """A GBNF grammar for JSON that fits the schema. Raises RequestError for a schema that cannot be one."""
+    try:
+        return str(json_schema_to_gbnf(json.dumps(schema)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, AssertionError) as error:
+        raise RequestError(f"json_schema is not a schema that can be followed: {error}") from error
