@@ -36,7 +36,7 @@ _GGML_TYPES: dict[str, int] = {
     "q4_0": native.GGML_TYPE_Q4_0,
 }
 _M_ROPE_TYPES = (native.LLAMA_ROPE_TYPE_MROPE, native.LLAMA_ROPE_TYPE_IMROPE)
-_LOG_CONT, _LOG_WARN, _LOG_ERROR = 5, 2, 3  # enum ggml_log_level
+_LOG_WARN, _LOG_ERROR = 2, 3  # enum ggml_log_level
 _recent_complaints: deque[str] = deque(maxlen=8)  # warnings and errors, to say why a load failed
 _backend_lock = threading.Lock()
 _backend_started = False
@@ -296,7 +296,7 @@ class LlamaContext:
         self._seq_id_rows[n_batch] = 0
         self._wanted = np.zeros(n_batch, np.int8)
         batch = native.llama_batch()
-        pointers = {name: kind for name, kind in native.llama_batch._fields_}
+        pointers = dict(native.llama_batch._fields_)
         for name, array in (
             ("token", self._tokens),
             ("pos", self._positions),
