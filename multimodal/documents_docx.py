@@ -1,0 +1,152 @@
+"""Reads Word documents (docx): paragraphs, headings, lists and tables, in the order in which they stand.
+
+Footnotes, headers and footers are not read. The archive's sizes are checked before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hearth.multimodal.documents_plain import clean, plain_heading
+from hearth.multimodal.documents_types import SECTION_SEPARATOR, Page, ReadPages, Watch
+from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
+
+if TYPE_CHECKING:
+    from docx.text.paragraph import Paragraph
+
+MAX_UNPACKED_BYTES = 500_000_000
+MAX_XML_BYTES = 64_000_000  # of one XML part; a tree in memory takes some ten times as much
+MAX_MEMBERS = 10_000
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+_BREAKS = {_WORD + "tab": "\t", _WORD + "br": "\n", _WORD + "cr": "\n"}
+_PROGRESS_EVERY = 200  # blocks
+
+# What python-docx, lxml and zipfile raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,  # lxml's XMLSyntaxError is one
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    AssertionError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+
+
+def read_docx(data: bytes, watch: Watch) -> ReadPages:
+    """Pages by heading. Raises MediaTooLargeError (unpacked size), PerceptionError (damaged), PerceptionCancelled."""
+    from docx import Document
+    from docx.opc.exceptions import OpcError
+
+    try:
+        _check_sizes(data, watch.name)
+        document = Document(io.BytesIO(data))
+        title = (document.core_properties.title or "").strip() or None
+        blocks = list(_blocks(document, watch))
+    except (*_DAMAGE, OpcError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise PerceptionError(
+            f"{watch.name} is a Word document that is truncated or damaged ({reason}); save it again"
+        ) from error
+    pages = tuple(_pages(blocks))
+    headings = (text for level, text in blocks if level is not None)
+    return ReadPages(title or next(headings, None), pages)
+
+
+def _check_sizes(data: bytes, name: str) -> None:
+    """The sizes in the archive's directory; zipfile never unpacks more than they say."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    largest_xml = max((m.file_size for m in members if m.filename.endswith((".xml", ".rels"))), default=0)
+    for n, limit, what in (
+        (len(members), MAX_MEMBERS, "files inside it"),
+        (unpacked, MAX_UNPACKED_BYTES, "bytes when unpacked"),
+        (largest_xml, MAX_XML_BYTES, "bytes of XML in one part"),
+    ):
+        if n > limit:
+            raise MediaTooLargeError(f"{name} has {n:,} {what}, more than the limit of {limit:,}; split the document")
+
+
+def _blocks(document: Any, watch: Watch) -> Iterator[tuple[int | None, str]]:
+    """(level of a heading or None, text) for each paragraph and table that is not empty."""
+    from docx.text.paragraph import Paragraph
+
+    total = max(1, len(document.element.body))
+    for index, block in enumerate(document.iter_inner_content()):
+        if index % _PROGRESS_EVERY == 0:
+            watch.step(index / total)
+        if isinstance(block, Paragraph):
+            level, text = _heading_level(block), clean(_text(block._p))
+            if level is not None:
+                text = plain_heading(text)
+            elif _style_name(block).startswith("List"):
+                text = "- " + text if text else ""
+        else:
+            level, text = None, _table(block)
+        if text.strip():
+            yield level, text
+
+
+def _style_name(paragraph: Paragraph) -> str:
+    style = paragraph.style
+    return (style.name or "") if style is not None else ""
+
+
+def _heading_level(paragraph: Paragraph) -> int | None:
+    """0 for a title, 1 to 9 for headings, None for other paragraphs."""
+    name = _style_name(paragraph)
+    if name == "Title":
+        return 0
+    digit = name.removeprefix("Heading ")
+    return int(digit) if name.startswith("Heading ") and digit in set("123456789") else None
+
+
+def _text(element: Any) -> str:
+    """The text below an XML element, tracked insertions included, deletions and the older copy of a text box not."""
+    parts = []
+    for node in element.iter(_WORD + "t", *_BREAKS):
+        if next(node.iterancestors(_FALLBACK), None) is None:
+            parts.append(_BREAKS.get(node.tag) or node.text or "")
+    return "".join(parts)
+
+
+def _table(table: Any) -> str:
+    """A line for each row, its cells separated by " | ".
+
+    Goes by the XML: python-docx's ``row.cells`` repeats a cell as often as the file claims it spans columns.
+    """
+    rows = []
+    for row in table._tbl.tr_lst:
+        cells = [" ".join(" ".join(_text(p) for p in cell.iter(_WORD + "p")).split()) for cell in row.tc_lst]
+        if any(cells):
+            rows.append(" | ".join(cells))
+    return clean("\n".join(rows))
+
+
+def _pages(blocks: list[tuple[int | None, str]]) -> Iterator[Page]:
+    path: dict[int, str] = {}
+    kept: list[str] = []
+    for level, text in blocks:
+        if level is not None:
+            if kept:
+                yield Page(None, "\n\n".join(kept), SECTION_SEPARATOR.join(path.values()))
+            kept = []
+            path = {above: title for above, title in path.items() if above < level}
+            path[level] = text
+        kept.append(text)
+    if kept:
+        yield Page(None, "\n\n".join(kept), SECTION_SEPARATOR.join(path.values()))
