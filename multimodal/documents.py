@@ -76,8 +76,7 @@ def _read(data: bytes, mime: str, watch: Watch) -> ReadPages:
     if mime == DOCX_MIME:
         return read_docx(data, watch)
     if mime == "text/html":
-        encoding = declared_encoding(data)
-        return read_html(data.decode(encoding, errors="replace") if encoding else decode(data), watch.name)
+        return read_html(decode(data, declared_encoding(data)))
     text = decode(data)
     return read_markdown(text) if mime == "text/markdown" else read_plain(text)
 

@@ -16,14 +16,14 @@ _TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,500})", re.IGNORECASE)
 _DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,30})", re.IGNORECASE)
 _PAGE_ENCODINGS = ("cp125", "cp932", "iso8859", "koi8", "shift_jis", "euc", "gb", "big5")
 _INVISIBLE = re.compile(r"<(script|style|template|head|noscript)\b.*?(</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_HEADING = re.compile(r"<h([1-6])\b[^<>]*>", re.IGNORECASE)
 _BLOCKS = (
-    (re.compile(r"<h([1-6])\b[^<>]*>", re.IGNORECASE), lambda m: "\n\n" + "#" * int(m[1]) + " "),
-    (re.compile(r"<li\b[^<>]*>", re.IGNORECASE), lambda m: "\n- "),
-    (re.compile(r"</t[dh]\s*>\s*<t[dh]\b[^<>]*>", re.IGNORECASE), lambda m: " | "),
-    (re.compile(r"</?(?:br|tr|dt|dd)\b[^<>]*>", re.IGNORECASE), lambda m: "\n"),
+    (re.compile(r"<li\b[^<>]*>", re.IGNORECASE), "\n- "),
+    (re.compile(r"</t[dh]\s*>\s*<t[dh]\b[^<>]*>", re.IGNORECASE), " | "),
+    (re.compile(r"</?(?:br|tr|dt|dd)\b[^<>]*>", re.IGNORECASE), "\n"),
     (
-        re.compile(r"</?(?:p|div|h[1-6]|section|article|table|ul|ol|pre|blockquote|main)\b[^<>]*>", re.IGNORECASE),
-        lambda m: "\n\n",
+        re.compile(r"</?(?:p|div|h\d|section|article|main|nav|table|[ou]l|pre|blockquote)\b[^<>]*>", re.IGNORECASE),
+        "\n\n",
     ),
 )
 
@@ -66,7 +66,7 @@ def _main_text(text: str, everything: str) -> str | None:
 
 def _visible_text(text: str) -> str:
     text = _INVISIBLE.sub(" ", re.sub(r"<!--.*?(-->|\Z)", " ", text, flags=re.DOTALL))
-    text = " ".join(text.split())
+    text = _HEADING.sub(lambda tag: "\n\n" + "#" * int(tag[1]) + " ", " ".join(text.split()))
     for pattern, mark in _BLOCKS:
         text = pattern.sub(mark, text)
     lines = re.sub(r"<[^<>]*>", "", text).split("\n")

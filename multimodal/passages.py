@@ -12,21 +12,22 @@ from hearth.multimodal.documents_types import SECTION_SEPARATOR, DocumentText
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter
 
-TARGET_TOKENS = 150  # about 110 English words: two or three fit into the budget of a small model
+TARGET_TOKENS = 140  # about 105 English words: two or three fit into the budget of a small model
 OVERLAP_TOKENS = 20
 CHARS_PER_TOKEN = 4.5  # of English prose; a splitter that counts characters needs no tokenizer
 _HEADING_CHARS = 300
 _WORD = re.compile(r"\w+")
-_COMMON_WORDS = frozenset(
+_COMMON = (
     "a an and are as at be been but by can could did do does for from had has have how i if in into is it its me my no "
     "not of on or our she he so that the their them then there these they this to us was we were what when where which "
-    "who whom why will with would you your".split()
+    "who whom why will with would you your"
 )
+_COMMON_WORDS = frozenset(_COMMON.split())
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A stretch of one page. ``document.text[start:end] == text``; ``page`` counts from 1, None where there are none."""
+    """A stretch of one page. ``document.text[start:end] == text``; ``page`` counts from 1, or is None."""
 
     index: int
     text: str
