@@ -1,0 +1,164 @@
+"""What the page does with conversations and turns, apart from how Gradio is wired to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hearth.events import Transcribed, TurnEvent
+from hearth.jobs import TurnJob, TurnJobs, TurnRequest
+from hearth.models.errors import RequestError
+from hearth.store.errors import NotFoundError
+from hearth.ui.rendering import LIVE, ChatMessage, chat_message, context_meter, running_messages, stored_messages
+from hearth.ui.uploads import sort_uploads
+
+if TYPE_CHECKING:
+    from hearth.assistant import Assistant
+    from hearth.store.records import Conversation, Message
+
+TITLE_CHARS = 60
+SHOWN_MESSAGES = 60  # of a long chat, the last ones; the others on demand
+LISTED_CONVERSATIONS = 200
+
+
+@dataclass(slots=True)
+class View:
+    """What one open page shows. ``token`` names its newest follower: older ones end when they see another."""
+
+    conversation_id: str | None = None
+    query: str = ""
+    whole: bool = False  # show all messages of a long chat
+    token: int = 0
+    restored: str = ""  # the failed job whose text has been put back into the box
+
+
+class Chat:
+    """Conversations and turns for the page. Methods may be called from any thread."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self._assistant = assistant
+        self.jobs = TurnJobs(self._stream)
+
+    def conversations(self, query: str = "") -> list[Conversation]:
+        """The newest conversations that fit ``query``."""
+        return list(self._assistant.conversations.list(query=query.strip(), limit=LISTED_CONVERSATIONS))
+
+    def exists(self, conversation_id: str) -> bool:
+        """Whether there is such a conversation."""
+        try:
+            self._assistant.conversations.get(conversation_id)
+        except NotFoundError:
+            return False
+        return True
+
+    def title(self, conversation_id: str | None) -> str:
+        """The title to show for a conversation."""
+        if conversation_id is None:
+            return "New chat"
+        try:
+            return self._assistant.conversations.get(conversation_id).title or "New chat"
+        except NotFoundError:
+            return "New chat"
+
+    def send(self, view: View, text: str, paths: list[Path]) -> TurnJob:
+        """Begins a turn in the view's conversation, a new one if it has none.
+
+        Raises RequestError if there is nothing to send or a turn is running, StoreError, PerceptionError.
+        """
+        text = text.strip()
+        if not text and not paths:
+            raise RequestError("write a question, or add a picture, a recording or a document")
+        if view.conversation_id is not None and self.jobs.running(view.conversation_id):
+            raise RequestError("an answer is still being written in this chat; stop it or wait for its end")
+        uploads = sort_uploads(paths)
+        if view.conversation_id is None:
+            title = " ".join(text.split())[:TITLE_CHARS] or (paths[0].name if paths else "")
+            view.conversation_id = self._assistant.conversations.create(title).id
+        n_before = len(self._assistant.conversations.messages(view.conversation_id))
+        request = TurnRequest(view.conversation_id, text, uploads.images, uploads.audio, uploads.documents)
+        return self.jobs.start(request, n_before)
+
+    def delete(self, view: View, conversation_id: str) -> None:
+        """Stops what runs in a conversation and deletes it."""
+        self.jobs.forget(conversation_id)
+        self._assistant.conversations.delete(conversation_id)
+        if view.conversation_id == conversation_id:
+            view.conversation_id = None
+
+    def rename(self, conversation_id: str, title: str) -> None:
+        """Gives a conversation a title; an empty one changes nothing."""
+        title = " ".join(title.split())[: 2 * TITLE_CHARS]
+        if title:
+            self._assistant.conversations.rename(conversation_id, title)
+
+    def history(self, view: View) -> list[ChatMessage]:
+        """The stored messages of the view's conversation, without those of a turn that is running."""
+        if view.conversation_id is None:
+            return []
+        job = self.jobs.running(view.conversation_id)
+        messages = self._messages(view.conversation_id)
+        return self._draw(view, messages if job is None else messages[: job.n_messages_before])
+
+    def live(self, job: TurnJob) -> list[ChatMessage]:
+        """The turn of a running job."""
+        return running_messages(job)
+
+    def meter(self, view: View) -> str:
+        """How full the context is."""
+        if view.conversation_id is None:
+            return ""
+        for message in reversed(self._messages(view.conversation_id)):
+            if ((message.reply or {}).get("usage") or {}).get("prompt_tokens"):
+                return context_meter(message.reply, self._assistant.status().get("n_ctx"))
+        return ""
+
+    def citation(self, conversation_id: str, message_id: str, number: int) -> dict[str, Any] | None:
+        """The source ``[number]`` of an answer. Raises NotFoundError."""
+        if message_id == LIVE:
+            job = self.jobs.latest(conversation_id)
+            found = [asdict(citation) for citation in job.progress.citations] if job is not None else []
+        else:
+            messages = self._assistant.conversations.messages(conversation_id)
+            found = [citation for message in messages if message.id == message_id for citation in message.citations]
+        return next((citation for citation in found if citation["number"] == number), None)
+
+    def failed(self, view: View) -> TurnJob | None:
+        """The last turn of the view's conversation if it failed and its text has not been put back yet."""
+        job = self.jobs.latest(view.conversation_id) if view.conversation_id is not None else None
+        if job is None or job.progress.error is None or view.restored == job.id:
+            return None
+        view.restored = job.id
+        return job
+
+    def _messages(self, conversation_id: str) -> list[Message]:
+        try:
+            return list(self._assistant.conversations.messages(conversation_id))
+        except NotFoundError:
+            return []
+
+    def _draw(self, view: View, messages: list[Message]) -> list[ChatMessage]:
+        assert view.conversation_id is not None
+        hidden = 0 if view.whole else max(0, len(messages) - SHOWN_MESSAGES)
+        drawn = stored_messages(view.conversation_id, messages[hidden:])
+        if hidden:
+            link = f'<a class="hearth-earlier" href="#earlier">Show {hidden} earlier messages</a>'
+            drawn.insert(0, chat_message("assistant", link))
+        return drawn
+
+    def _stream(self, request: TurnRequest, cancelled: threading.Event) -> Iterator[TurnEvent]:
+        named = bool(request.text)
+        for event in self._assistant.stream(
+            request.text,
+            images=request.images,
+            audio=request.audio,
+            documents=request.documents,
+            conversation=request.conversation_id,
+            cancelled=cancelled,
+        ):
+            if isinstance(event, Transcribed) and not named and event.text.strip():
+                self.rename(request.conversation_id, event.text[:TITLE_CHARS])
+                named = True
+            yield event

@@ -1,0 +1,60 @@
+"""The empty chat: what Hearth is, and three questions to try with the files that ship with it."""
+
+from __future__ import annotations
+
+import html
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_OFFERED = (
+    ("picture", "picture.png", "Ask about a picture", "What is this?"),
+    ("aloud", "question.wav", "Ask aloud", ""),
+    ("document", "note.txt", "Ask a document", "What does this note say?"),
+)
+_ABOUT = (
+    "The embedded models are small: they know a little world of everyday things, and they say so when you ask "
+    "beyond it. To talk with a bigger model, start Hearth with <code>--model path.gguf</code>."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A file to try and the question that goes with it."""
+
+    key: str
+    path: Path
+    label: str
+    question: str
+
+
+def find_samples(folder: Path, uploads_dir: Path) -> tuple[Sample, ...]:
+    """The samples that are there, copied to where uploads lie. A question in ``NAME.question`` replaces ours."""
+    found = []
+    for key, name, label, question in _OFFERED:
+        source = folder / name
+        if not source.is_file():
+            continue
+        target = uploads_dir / "samples" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        asked = source.with_suffix(".question")
+        if asked.is_file():
+            question = asked.read_text(encoding="utf-8").strip()
+        found.append(Sample(key, target, label, question))
+    return tuple(found)
+
+
+def welcome(samples: Sequence[Sample]) -> str:
+    """HTML shown while a chat is empty."""
+    links = "".join(
+        f'<a class="hearth-sample {sample.key}" href="#sample/{sample.key}">{html.escape(sample.label)}</a>'
+        for sample in samples
+    )
+    buttons = f'<div class="hearth-samples">{links}</div>' if links else ""
+    return (
+        '<div class="hearth-welcome"><div class="hearth-greeting">What would you like to know?</div>'
+        "<p>Drop a picture, ask aloud, or add a document. Everything stays on this machine.</p>"
+        f'{buttons}<p class="hearth-about">{_ABOUT}</p></div>'
+    )
