@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ class Memory:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._documents = runtime.store.documents
+        self._index_lock = threading.Lock()
+        self._text_index_checked = self._picture_index_checked = False
 
     def add(self, path: Source, on_progress: Progress | None = None, cancelled: Cancelled | None = None) -> Document:
         """Reads a document, picture or recording into memory; the same content is kept once.
@@ -106,23 +109,12 @@ class Memory:
         """Deletes a document with its passages, vectors and file. Raises NotFoundError."""
         self._documents.forget(document_id)
 
-    def reindex_if_needed(self) -> bool:
-        """Rebuilds the vectors from the stored text if they are missing or of another embedder."""
-        if not self._documents.n_ready():
-            return False
-        check = self._documents.self_check(self._runtime.text_embedder.get().model_id)
-        if check is None:
-            return False
-        log.warning("memory index rebuilt: %s", check)
-        embedder = self._runtime.text_embedder.get()
-        self._documents.reindex(embedder.embed, embedder.model_id)
-        return True
-
     def _search_text(self, query: str, k: int, document_ids: Sequence[str] | None = None) -> list[SearchHit]:
         if not self._documents.n_ready("text"):
             return []
         if len(query) > MAX_QUERY_CHARS:
             query = query[: MAX_QUERY_CHARS // 2] + " " + query[-MAX_QUERY_CHARS // 2 :]
+        self._repair_text_index()
         embedder = self._runtime.text_embedder.get()
         vector = embedder.embed([query])[0]
         return self._documents.search(query, vector, k=k, document_ids=document_ids, model_id=embedder.model_id)
@@ -130,14 +122,46 @@ class Memory:
     def _search_pictures(self, query: str, k: int) -> list[SearchHit]:
         if not self._documents.n_ready("picture"):
             return []
+        self._repair_picture_index()
         vision = self._runtime.vision.get()
         hits = self._documents.search_pictures(vision.embed_text(query), k=k, model_id=vision.fingerprint)
         return [hit for hit in hits if hit.distance is None or hit.distance <= MAX_PICTURE_DISTANCE]
+
+    def _repair_text_index(self) -> None:
+        """Rebuilds the vectors from the stored text if they are missing or another embedder's. Looks once."""
+        with self._index_lock:
+            if self._text_index_checked:
+                return
+            embedder = self._runtime.text_embedder.get()
+            reason = self._documents.self_check(embedder.model_id)
+            if reason is not None:
+                log.warning("rebuilding the index of passages: %s", reason)
+                self._documents.reindex(embedder.embed, embedder.model_id)
+            self._text_index_checked = True
+
+    def _repair_picture_index(self) -> None:
+        import numpy as np
+
+        from hearth.multimodal.pictures import read_picture
+
+        with self._index_lock:
+            if self._picture_index_checked:
+                return
+            vision = self._runtime.vision.get()
+            reason = self._documents.self_check_pictures(vision.fingerprint)
+            if reason is not None:
+                log.warning("rebuilding the index of pictures: %s", reason)
+                self._documents.reindex_pictures(
+                    lambda files: np.stack([vision.embed_picture(read_picture(f, "picture").image) for f in files]),
+                    vision.fingerprint,
+                )
+            self._picture_index_checked = True
 
     def _add_picture(self, file: RawFile) -> Document:
         from hearth.multimodal.pictures import read_picture
 
         picture = read_picture(file.data, file.name)
+        self._repair_picture_index()  # new vectors must be of the index's encoder
         vision = self._runtime.vision.get()
         vector = vision.embed_picture(picture.image)
         self._runtime.store.blobs.put(file.data, name=file.name, mime=picture.mime)
@@ -168,6 +192,7 @@ class Memory:
         from hearth.multimodal.passages import embedding_text, split_passages
         from hearth.store.documents import NewPassage
 
+        self._repair_text_index()  # new vectors must be of the index's embedder
         passages = split_passages(text)
         embedder = self._runtime.text_embedder.get(stop)
         self._runtime.store.blobs.put(file.data, name=file.name, mime=text.mime)

@@ -1,0 +1,147 @@
+"""The whole way with the embedded models: picture, speech, document, two turns, restart and go on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hearth
+
+sys.path.insert(0, str(Path(__file__).parent))
+import drawing
+
+NOTE = (
+    "Minutes of the garden club\n\nThe club met on Tuesday in the old library. Mrs Pellworth read the accounts. "
+    "The key to the greenhouse is kept by Tobias Renner. The next meeting is on 14 June in room 27.\n"
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def assistant(data_dir: Path) -> Iterator[hearth.Assistant]:
+    with hearth.Assistant(data_dir=data_dir) as opened:
+        yield opened
+
+
+@pytest.fixture
+def circle(tmp_path: Path) -> Path:
+    return drawing.save(drawing.shape("circle", "red"), tmp_path / "circle.png")
+
+
+def test_a_picture_is_named_and_a_second_turn_reads_only_what_is_new(assistant: hearth.Assistant, circle: Path) -> None:
+    first = assistant.ask("What is this?", images=[circle])
+    assert "circle" in first.text.lower()
+    second = assistant.ask("What colour is it?", conversation=first.conversation_id)
+    assert "red" in second.text.lower()
+    read = second.usage.prompt_tokens - second.usage.cached_tokens
+    assert read <= second.usage.prompt_tokens - first.usage.prompt_tokens + 1
+    assert second.usage.cached_tokens >= first.usage.prompt_tokens
+
+
+def test_a_chat_with_a_picture_goes_on_after_a_restart(data_dir: Path, circle: Path) -> None:
+    with hearth.Assistant(data_dir=data_dir) as before:
+        first = before.ask("What is this?", images=[circle])
+    with hearth.Assistant(data_dir=data_dir) as after:
+        reply = after.ask("What colour is it?", conversation=first.conversation_id)
+        texts = [message.text for message in after.conversations.messages(first.conversation_id)]
+    assert "red" in reply.text.lower()
+    assert texts == ["What is this?", first.text, "What colour is it?", reply.text]
+
+
+def test_restart_gives_the_same_answer_as_going_on(data_dir: Path, circle: Path) -> None:
+    with hearth.Assistant(data_dir=data_dir) as one:
+        first = one.ask("What is this?", images=[circle])
+        kept = one.ask("And where is it?", conversation=first.conversation_id)
+        again = one.ask("What is this?", images=[circle])
+    with hearth.Assistant(data_dir=data_dir) as two:
+        restarted = two.ask("And where is it?", conversation=again.conversation_id)
+    assert restarted.text == kept.text
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng makes the spoken question")
+def test_a_spoken_question_about_a_picture(assistant: hearth.Assistant, circle: Path, tmp_path: Path) -> None:
+    spoken = tmp_path / "question.wav"
+    subprocess.run(["espeak-ng", "-v", "en-us", "-w", str(spoken), "What colour is it?"], check=True)
+    reply = assistant.ask(audio=[spoken], images=[circle])
+    assert "red" in reply.text.lower()
+    assert "colo" in reply.transcripts[0].lower()
+
+
+def test_a_question_is_answered_from_memory_with_a_citation(assistant: hearth.Assistant, tmp_path: Path) -> None:
+    path = tmp_path / "minutes.txt"
+    path.write_text(NOTE)
+    document = assistant.memory.add(path)
+    assert document.state == "ready"
+    reply = assistant.ask("Who keeps the key to the greenhouse?")
+    assert "Renner" in reply.text
+    used = [citation for citation in reply.citations if citation.used]
+    assert used[0].title == document.title
+    assert "Tobias Renner" in used[0].text
+    assistant.memory.forget(document.id)
+    assert assistant.memory.list() == []
+
+
+def test_a_document_sent_with_the_question(assistant: hearth.Assistant, tmp_path: Path) -> None:
+    path = tmp_path / "minutes.txt"
+    path.write_text(NOTE)
+    reply = assistant.ask("Where is the next meeting?", documents=[path])
+    assert "27" in reply.text
+    assistant.memory.forget(assistant.memory.list()[0].id)
+
+
+def test_a_question_beyond_its_world_is_answered_honestly(assistant: hearth.Assistant) -> None:
+    reply = assistant.ask("Who won the football world cup in 1974?")
+    assert "small" in reply.text.lower()
+
+
+def test_a_bad_picture_ends_the_turn_but_not_the_chat(assistant: hearth.Assistant, circle: Path) -> None:
+    first = assistant.ask("What is this?", images=[circle])
+    events = list(assistant.stream("And this?", images=[b"GIF89a broken"], conversation=first.conversation_id))
+    failed = events[-1]
+    assert isinstance(failed, hearth.TurnFailed)
+    assert "picture 1" in str(failed.error)
+    kept = assistant.conversations.messages(first.conversation_id)
+    assert kept[-2].text == "And this?"
+    assert kept[-1].reply == {"error": str(failed.error)}
+    goes_on = assistant.ask("What colour is it?", conversation=first.conversation_id)
+    assert "red" in goes_on.text.lower()
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_figures(assistant: hearth.Assistant) -> None:
+    with pytest.raises(hearth.HearthError, match=r"prompt has [\d,]+ tokens, the context holds [\d,]+: this message"):
+        assistant.ask("one two three " * 4000, use_memory=False)
+
+
+def test_stopping_keeps_the_partial_answer_and_the_next_question_works(
+    assistant: hearth.Assistant, circle: Path
+) -> None:
+    stop = threading.Event()
+    events = []
+    for event in assistant.stream("What is this?", images=[circle], cancelled=stop):
+        events.append(event)
+        if isinstance(event, hearth.TextDelta):
+            stop.set()
+    done = events[-1]
+    assert isinstance(done, hearth.Done)
+    assert done.reply.finish_reason in ("cancelled", "stop")  # a short answer may be ready before the stop
+    reply = assistant.ask("What colour is it?", conversation=done.reply.conversation_id)
+    assert reply.finish_reason == "stop"
+
+
+def test_stopped_before_anything_is_read(assistant: hearth.Assistant, circle: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    done = list(assistant.stream("What is this?", images=[circle], cancelled=stop))[-1]
+    assert isinstance(done, hearth.Done)
+    assert done.reply.finish_reason == "cancelled"
+    assert assistant.ask("What is this?", images=[circle]).finish_reason == "stop"
