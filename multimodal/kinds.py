@@ -172,7 +172,9 @@ def _zip(data: bytes) -> Content | None:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             names = set(opened.namelist())
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError, IndexError):
-        return Content("unknown", "application/zip", "a damaged ZIP archive or Office document")
+        if b"word/" in data:  # a name in front of each member, there even if the directory at the end is lost
+            return Content("document", DOCX_MIME, "a damaged Word document")
+        return Content("unknown", "application/zip", "a damaged ZIP archive")
     for member, content in _ZIP_MEMBERS.items():
         if member in names:
             return content

@@ -16,6 +16,8 @@ TARGET_TOKENS = 140  # about 105 English words: two or three fit into the budget
 OVERLAP_TOKENS = 20
 CHARS_PER_TOKEN = 4.5  # of English prose; a splitter that counts characters needs no tokenizer
 _HEADING_CHARS = 300
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*")
+_ABBREVIATION = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|vs|cf|pp?|bzw|ca|[A-Z]|[a-z]\.[a-z])$")
 _WORD = re.compile(r"\w+")
 _COMMON = (
     "a an and are as at be been but by can could did do does for from had has have how i if in into is it its me my no "
@@ -110,7 +112,9 @@ def _splitter(mime: str, target_tokens: int, overlap_tokens: int) -> Any:
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
     """Spans that cover ``text``: they end after a full stop (or its like) with white space behind it, or at a line."""
     start = 0
-    for end in re.finditer(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*", text):
+    for end in _SENTENCE_END.finditer(text):
+        if end[0][0] == "." and _ABBREVIATION.search(text, max(start, end.start() - 8), end.start()):
+            continue
         yield start, end.end()
         start = end.end()
     if start < len(text):
@@ -129,6 +133,8 @@ def _stems(text: str) -> frozenset[str]:
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     stretch = text[start:end]
+    if not stretch.strip():
+        return start, start
     return start + len(stretch) - len(stretch.lstrip()), start + len(stretch.rstrip())
 
 

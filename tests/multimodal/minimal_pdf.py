@@ -1,4 +1,4 @@
-"""Writes small PDF files for tests: lines of text, blank pages, pages that are only a picture, bookmarks, a password."""
+"""Writes small PDF files for tests: lines of text, blank pages, pages that are pictures, bookmarks, a password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def make_pdf(
     ``bookmarks`` are (title, page from 0). ``encrypted`` asks for a password (the file's strings are no longer real).
     """
     objects: list[bytes] = [b"", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>", b""]
-    objects[3] = _stream(bytes([128] * 64), b"/Type/XObject/Subtype/Image/Width 8/Height 8/ColorSpace/DeviceGray/BitsPerComponent 8")
+    objects[3] = _stream(
+        bytes([128] * 64), b"/Type/XObject/Subtype/Image/Width 8/Height 8/ColorSpace/DeviceGray/BitsPerComponent 8"
+    )
     kids = []
     for lines in pages:
         contents = b"q 400 0 0 600 50 50 cm /I Do Q" if lines is SCAN else _show(lines)
@@ -70,5 +72,10 @@ def _file(objects: Sequence[bytes], encrypted: bool) -> bytes:
     trailer = b"/Root 1 0 R/Info %d 0 R/Size %d" % (len(objects), len(objects) + 1)
     if encrypted:
         key = hashlib.sha256(b"a password nobody knows").hexdigest().encode()
-        trailer += b"/ID[<%s><%s>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%s>/U<%s>>>" % (key[:32], key[:32], key, key)
+        trailer += b"/ID[<%s><%s>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%s>/U<%s>>>" % (
+            key[:32],
+            key[:32],
+            key,
+            key,
+        )
     return bytes(out + b"trailer<<%s>>\nstartxref\n%d\n%%%%EOF\n" % (trailer, table))
