@@ -11,16 +11,16 @@ from typing import Any
 from hearth.models.errors import RequestError
 from hearth.store.blobs import BlobStore
 from hearth.store.database import Database
-from hearth.store.errors import NotFoundError
+from hearth.store.errors import NotFoundError, StoreError
 from hearth.store.identifiers import new_id
 from hearth.store.records import Attachment, Conversation, Message, Role
 from hearth.store.words import index_text, match_term, query_terms, storable
 
 ROLES = ("system", "user", "assistant")
 MAX_QUERY_TERMS = 8  # of a search in the list; each one narrows it
-_WITH_WORD = """number IN (SELECT rowid FROM titles_words WHERE titles_words MATCH ?
-    UNION SELECT m.conversation_number FROM messages_words w JOIN messages m ON m.number = w.rowid
-    WHERE messages_words MATCH ?)"""
+_POSITION_BITS = 20  # a message's number is its conversation's and its position: the word index alone tells the chat
+_WITH_WORD = f"""number IN (SELECT rowid FROM titles_words WHERE titles_words MATCH ?
+    UNION SELECT rowid >> {_POSITION_BITS} FROM messages_words WHERE messages_words MATCH ?)"""
 _ATTACHMENTS = """SELECT a.*, m.id AS message_id FROM attachments a JOIN messages m ON m.number = a.message_number
     WHERE m.conversation_number = ? ORDER BY a.message_number, a.position"""
 
@@ -176,10 +176,16 @@ def _row_of(connection: sqlite3.Connection, conversation_id: str) -> sqlite3.Row
 
 
 def _insert(transaction: sqlite3.Connection, conversation_number: int, message: Message) -> None:
-    cursor = transaction.execute(
-        "INSERT INTO messages (id, conversation_number, position, role, text, citations, frozen, fingerprint, reply, "
-        "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    if message.position >> _POSITION_BITS:
+        raise StoreError(
+            f"conversation {message.conversation_id!r}: full at {message.position} messages; start another"
+        )
+    number = conversation_number << _POSITION_BITS | message.position
+    transaction.execute(
+        "INSERT INTO messages (number, id, conversation_number, position, role, text, citations, frozen, fingerprint, "
+        "reply, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            number,
             message.id,
             conversation_number,
             message.position,
@@ -192,7 +198,6 @@ def _insert(transaction: sqlite3.Connection, conversation_number: int, message: 
             message.created_at,
         ),
     )
-    number = cursor.lastrowid
     transaction.executemany(
         "INSERT INTO attachments (message_number, position, sha256, name, kind, mime, size_bytes) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
