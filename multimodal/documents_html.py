@@ -10,7 +10,7 @@ from hearth.multimodal.documents_plain import clean, read_markdown
 from hearth.multimodal.documents_types import ReadPages
 
 MAX_EXTRACTED_CHARS = 3_000_000  # the extraction takes seconds for each million
-_MIN_SHARE = 0.2  # of a page's words: less than this and the extraction has missed the page, not its navigation
+_MIN_SHARE = 0.2  # of a page's characters: less than this and the extraction has missed the page, not its navigation
 _WHOLE_SHARE = 0.7  # more than this and nothing worth mentioning was left out
 _TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,500})", re.IGNORECASE)
 _DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,30})", re.IGNORECASE)
@@ -59,7 +59,7 @@ def _main_text(text: str, everything: str) -> str | None:
     extracted: str | None = trafilatura.extract(
         text, output_format="markdown", include_comments=False, include_tables=True, favor_recall=True
     )
-    share = len((extracted or "").split()) / max(1, len(everything.split()))
+    share = len(extracted or "") / max(1, len(everything))
     lost_headings = "\n#" in everything and "#" not in (extracted or "")
     return None if share < _MIN_SHARE or (lost_headings and share > _WHOLE_SHARE) else extracted
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_PAGES = 5_000
 MAX_CHARS = 20_000_000
 MAX_RENDERED_PIXELS = 40_000_000
+MAX_RENDERED_EDGE_PX = 20_000
 _MAX_BOOKMARKS = 5_000
 _LIST_ITEM = re.compile(r"\s*([-–•*▪◦]|\d{1,3}[.)])\s")
 _SCAN_CHARS = 12  # a page with fewer characters and a picture is a scan with a stamp or a page number
@@ -80,7 +81,8 @@ def render_page(data: bytes, number: int, *, width_px: int = 1240, name: str = "
                 width, height = page.get_size()
                 if width <= 0 or height <= 0:
                     raise PerceptionError(f"page {number} of {name} has no size; use an intact copy")
-                scale = min(width_px / width, (MAX_RENDERED_PIXELS / (width * height)) ** 0.5)
+                fitting = (MAX_RENDERED_PIXELS / (width * height)) ** 0.5
+                scale = min(width_px / width, fitting, MAX_RENDERED_EDGE_PX / max(width, height))
                 bitmap = page.render(scale=scale)
                 image: Image.Image = bitmap.to_pil().convert("RGB")
                 bitmap.close()

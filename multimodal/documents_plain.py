@@ -10,6 +10,7 @@ from hearth.multimodal.documents_types import SECTION_SEPARATOR, Page, ReadPages
 
 MAX_HEADING_CHARS = 200
 _DETECTED_BYTES = 65_536
+_MIN_WHOLE = 4  # non-ASCII characters for each broken one that make a text UTF-8 with a defect, not another encoding
 _NON_WESTERN_SHARE = 0.12  # Western text in an 8-bit encoding rarely has more bytes above 127 than this
 _NON_WESTERN = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"]
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(?=\S)")
@@ -23,10 +24,11 @@ def decode(data: bytes, declared: str | None = None) -> str:
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding, errors="replace")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
+    text = data.decode("utf-8", errors="replace")
+    n_broken = text.count("\N{REPLACEMENT CHARACTER}")
+    if n_broken and _MIN_WHOLE * n_broken >= sum(character > "\x7f" for character in text):
         return data.decode(declared or _eight_bit_encoding(data[:_DETECTED_BYTES]), errors="replace")
+    return text
 
 
 def clean(text: str) -> str:

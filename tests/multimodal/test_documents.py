@@ -93,6 +93,11 @@ def test_render_page_refuses_pages_that_are_not_there() -> None:
         render_page(MANUAL, 1, width_px=0)
 
 
+def test_pages_of_absurd_shape_are_drawn_small() -> None:
+    image = render_page(MANUAL.replace(b"[0 0 595 842]", b"[0 0 1 99999]"), 1)
+    assert max(image.size) <= documents_pdf.MAX_RENDERED_EDGE_PX + 1
+
+
 def test_encrypted_pdf() -> None:
     encrypted = make_pdf([["secret"]], encrypted=True)
     for read in (lambda: read_document(encrypted, "letter.pdf"), lambda: render_page(encrypted, 1, name="letter.pdf")):
@@ -241,6 +246,11 @@ def test_html_in_a_declared_encoding_and_odd_markup() -> None:
 )
 def test_encodings(encoding: str, text: str) -> None:
     assert read_document(text.encode(encoding), "t.txt").text == text
+
+
+def test_a_broken_byte_does_not_turn_utf8_into_another_encoding() -> None:
+    data = "Größe, Käse, Übel, für, schön, Äpfel".encode()
+    assert read_document(data + b" \xff end", "t.txt").text == data.decode() + " � end"
 
 
 @pytest.mark.parametrize("name", ["data.csv", "app.log", "code.py", "x.json", "README", "UPPER.TXT"])
