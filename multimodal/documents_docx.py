@@ -10,14 +10,11 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hearth.multimodal.documents_plain import clean, plain_heading
 from hearth.multimodal.documents_types import SECTION_SEPARATOR, Page, ReadPages, Watch
 from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
-
-if TYPE_CHECKING:
-    from docx.text.paragraph import Paragraph
 
 MAX_UNPACKED_BYTES = 500_000_000
 MAX_XML_BYTES = 64_000_000  # of one XML part; a tree in memory takes some ten times as much
@@ -85,15 +82,17 @@ def _blocks(document: Any, watch: Watch) -> Iterator[tuple[int | None, str]]:
     """(level of a heading or None, text) for each paragraph and table that is not empty."""
     from docx.text.paragraph import Paragraph
 
+    names = {style.style_id: style.name for style in document.styles}  # python-docx searches for each paragraph's
     total = max(1, len(document.element.body))
     for index, block in enumerate(document.iter_inner_content()):
         if index % _PROGRESS_EVERY == 0:
             watch.step(index / total)
         if isinstance(block, Paragraph):
-            level, text = _heading_level(block), clean(_text(block._p))
+            style = names.get(block._p.style) or ""
+            level, text = _heading_level(style), clean(_text(block._p))
             if level is not None:
                 text = plain_heading(text)
-            elif _style_name(block).startswith("List"):
+            elif style.startswith("List"):
                 text = "- " + text if text else ""
         else:
             level, text = None, _table(block)
@@ -101,14 +100,8 @@ def _blocks(document: Any, watch: Watch) -> Iterator[tuple[int | None, str]]:
             yield level, text
 
 
-def _style_name(paragraph: Paragraph) -> str:
-    style = paragraph.style
-    return (style.name or "") if style is not None else ""
-
-
-def _heading_level(paragraph: Paragraph) -> int | None:
-    """0 for a title, 1 to 9 for headings, None for other paragraphs."""
-    name = _style_name(paragraph)
+def _heading_level(name: str) -> int | None:
+    """0 for the style of a title, 1 to 9 for those of headings, None for others."""
     if name == "Title":
         return 0
     digit = name.removeprefix("Heading ")
