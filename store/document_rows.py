@@ -14,6 +14,8 @@ from hearth.store.records import Document, NewPassage, PassageRecord
 from hearth.store.words import index_text, storable
 
 _PASSAGES = "SELECT p.*, d.id AS document_id FROM passages p JOIN documents d ON d.number = p.document_number"
+_SEPARATOR = " › "
+_HEADING_CHARS = 300  # of a heading that are embedded
 _HEADING_WEIGHT = 0.5  # against 1 for the text: a title stands in all passages of its document and tells less
 _BY_WORDS = f"""SELECT p.id FROM passages_words w JOIN passages p ON p.number = w.rowid
     JOIN documents d ON d.number = p.document_number
@@ -25,14 +27,16 @@ def unknown(document_id: str) -> NotFoundError:
     return NotFoundError(f"document {document_id!r}: not in memory; it may have been forgotten")
 
 
-def heading(title: str, section: str) -> str:
-    """What stands over a passage, for people and for the embedder: title and section."""
-    return " › ".join(part for part in (title, section) if part)
+def heading(title: str, section: str, page: str = "") -> str:
+    """What stands over a passage: title, section (which may begin with the title) and page."""
+    path = section.split(_SEPARATOR)
+    return _SEPARATOR.join(part for part in (title, *(path[1:] if path[0] == title else path), page) if part)
 
 
 def embedding_text(title: str, passage: PassageRecord | NewPassage) -> str:
-    """What an embedder is given for a passage of the document ``title``: its heading, then its text."""
-    return f"{heading(title, passage.section)}\n{passage.text}"
+    """What an embedder is given for a passage of the document ``title``: "title › section › page 3", then its text."""
+    page = "" if passage.page is None else f"page {passage.page}"
+    return f"{heading(title, passage.section, page)[:_HEADING_CHARS]}\n{passage.text}"
 
 
 def insert_document(transaction: sqlite3.Connection, made: Document) -> None:

@@ -147,7 +147,10 @@ class VectorIndex:
             place = self._place(space)
             self._folder.mkdir(mode=0o700, exist_ok=True)
             place.mkdir(mode=0o700, exist_ok=True)
-            self._clients[space] = chromadb.PersistentClient(path=str(place), settings=Settings(**_SETTINGS))
+            try:
+                self._clients[space] = chromadb.PersistentClient(path=str(place), settings=Settings(**_SETTINGS))
+            except AttributeError:  # an opening that failed leaves a broken client in Chroma's cache, this clears it
+                self._clients[space] = chromadb.PersistentClient(path=str(place), settings=Settings(**_SETTINGS))
         return self._clients[space]
 
     def _close_space(self, space: Space) -> None:
