@@ -1,0 +1,210 @@
+"""Trains the pocket speech model: ``python -m training.speech --budget-hours 1``. Seeded, resumable, on CPU or CUDA.
+
+Mostly on short windows with CTC beside the decoder's loss (Watanabe et al. 2017), some, and at the end half of the
+batches, on windows of 30 s as Whisper pads them. The learning rate follows the share of the time budget that is used,
+so a budget always ends well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.speech_batches import BatchOptions, seed_of, stream
+from training.speech_model import SpeechModel, SpeechShape, export, used_tokens
+
+FULL_WINDOW_SHARES = ((0.3, 0.0), (0.8, 0.06), (1.0, 0.5))  # until this share of the budget: so many batches of 30 s
+EASY_UNTIL = 0.3  # share of the budget with clean single sentences only
+SAMPLED_TOKENS = 4096  # the softmax over the whole used vocabulary would be half of a step on CPU
+CHECKPOINT_EVERY_S = 240.0
+CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SpeechTraining:
+    """Options of a training run. ``folder`` holds shards, log and checkpoints; ``output`` is the exported model."""
+
+    folder: Path
+    output: Path
+    budget_hours: float = 1.0
+    seed: int = 0
+    threads: int = 1
+    n_shards: int = 36
+    batch_s: float = 40.0
+    peak_lr: float = 1.5e-3
+    warmup_steps: int = 200
+    shape: SpeechShape = field(default_factory=SpeechShape)
+
+
+class SpeechTrainer:
+    """One run: model, optimizer, time spent. ``train`` goes on from the last checkpoint in the folder."""
+
+    def __init__(self, options: SpeechTraining) -> None:
+        self.options = options
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        self.token_ids = self._token_ids()
+        self.model = SpeechModel(options.shape, len(self.token_ids)).to(self.device)
+        plain = [p for p in self.model.parameters() if p.ndim < 2]
+        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
+        groups = [{"params": matrices, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=options.peak_lr, betas=(0.9, 0.98), fused=True)
+        self.step = 0
+        self.spent_s = 0.0
+        self._resume()
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.options.folder / "training.pt"
+
+    def _token_ids(self) -> tuple[int, ...]:
+        path = self.options.folder / "tokens.json"
+        if not path.exists():
+            path.write_text(json.dumps(used_tokens(self.options.seed)))
+        return tuple(json.loads(path.read_text()))
+
+    def _resume(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        if state["version"] != CHECKPOINT_VERSION or state["shape"] != asdict(self.options.shape):
+            raise ValueError(f"{self._checkpoint} belongs to another model shape; remove it to start again")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.spent_s = state["step"], state["spent_s"]
+
+    def save(self) -> None:
+        """Writes the checkpoint to resume from and exports the model as it is."""
+        state = {
+            "version": CHECKPOINT_VERSION,
+            "shape": asdict(self.options.shape),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "spent_s": self.spent_s,
+        }
+        part = self._checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self._checkpoint)
+        export(self.model, self.options.shape, self.token_ids, self.options.output)
+
+    @property
+    def progress(self) -> float:
+        """Share of the time budget that is used, 0..1."""
+        return min(1.0, self.spent_s / (self.options.budget_hours * 3600))
+
+    def _learning_rate(self) -> float:
+        warmup = min(1.0, (self.step + 1) / self.options.warmup_steps)
+        return self.options.peak_lr * warmup * max(0.02, 0.5 * (1 + math.cos(math.pi * self.progress)))
+
+    def _candidates(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens the softmax is over, those of the batch and a drawn rest, and the targets as indices into them."""
+        drawn = torch.randint(len(self.token_ids), (SAMPLED_TOKENS,), device=targets.device)
+        candidates, index = torch.cat([targets.clamp(min=0).flatten(), drawn]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        mapped = index[: targets.numel()].view_as(targets)
+        return candidates, torch.where(targets >= 0, mapped, targets)
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        candidates, targets = self._candidates(batch["targets"])
+        with torch.autocast(self.device, torch.bfloat16):
+            logits, letters = self.model(batch["mel"], batch["tokens"], candidates)
+        decoder_loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.02)
+        log_probs = letters.float().log_softmax(-1).transpose(0, 1)
+        lengths = torch.full((len(targets),), log_probs.shape[0], dtype=torch.long)
+        ctc = functional.ctc_loss(
+            log_probs, batch["letters"], lengths, batch["letter_lengths"].cpu(), reduction="none", zero_infinity=True
+        )
+        ctc_loss = (ctc / batch["letter_lengths"].clamp(min=4)).mean()
+        counted = targets >= 0
+        accuracy = (logits.detach().argmax(-1)[counted] == targets[counted]).float().mean().item()
+        return decoder_loss, ctc_loss, accuracy
+
+    def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        decoder_loss, ctc_loss, accuracy = self._losses(batch)
+        weight = 0.5 if self.progress < 0.5 else 0.2
+        self.optimizer.zero_grad(set_to_none=True)
+        ((1 - weight) * decoder_loss + weight * ctc_loss).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.step()
+        self.model.hold_unused_channel()
+        return {"loss": decoder_loss.item(), "ctc": ctc_loss.item(), "accuracy": accuracy}
+
+    def train(self) -> None:
+        """Trains until the budget is used, then exports."""
+        easy = self.progress < EASY_UNTIL
+        short, full = self._stream(easy=easy), self._stream(full=True)
+        choose = random.Random(seed_of(self.options.seed, self.step))
+        sums: dict[str, float] = {}
+        last_save, counted, last = self.spent_s, 0, time.monotonic()
+        while self.progress < 1.0:
+            if easy and self.progress >= EASY_UNTIL:
+                easy, short = False, self._stream()
+            share = next(share for until, share in FULL_WINDOW_SHARES if self.progress <= until)
+            figures = self._update(next(full if choose.random() < share else short))
+            now = time.monotonic()
+            self.spent_s += now - last
+            last = now
+            self.step += 1
+            counted += 1
+            sums = {name: sums.get(name, 0.0) + value for name, value in figures.items()}
+            if counted == 50:
+                self._log({name: round(value / counted, 4) for name, value in sums.items()})
+                sums, counted = {}, 0
+            if self.spent_s - last_save > CHECKPOINT_EVERY_S:
+                self.save()
+                last_save = self.spent_s
+        self.save()
+
+    def _stream(self, *, full: bool = False, easy: bool = False) -> Any:
+        shards = self.options.folder / "shards"
+        seed = seed_of(self.options.seed, self.step)
+        return stream(BatchOptions(shards, self.token_ids, seed, self.options.batch_s, full=full, easy=easy))
+
+    def _log(self, figures: dict[str, float]) -> None:
+        line = json.dumps({"step": self.step, "spent_s": round(self.spent_s), "lr": self._learning_rate(), **figures})
+        print(line, flush=True)
+        with (self.options.folder / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+
+def synthesise(folder: Path, n_shards: int, seed: int) -> None:
+    """Speaks the training set in a process of its own; shards that exist are kept. Returns when all are written."""
+    command = [sys.executable, "-m", "training.speech_voices", "0", str(n_shards)]
+    subprocess.run([*command, "--folder", str(folder / "shards"), "--seed", str(seed)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget-hours", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=36, help="of 2,000 utterances each")
+    parser.add_argument("--folder", type=Path, default=Path("training/runs/speech"))
+    parser.add_argument("--output", type=Path, default=Path("assets/pocket/speech.pt"))
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    synthesise(arguments.folder, arguments.shards, arguments.seed)
+    options = SpeechTraining(
+        arguments.folder, arguments.output, arguments.budget_hours, arguments.seed, arguments.threads, arguments.shards
+    )
+    SpeechTrainer(options).train()
+
+
+if __name__ == "__main__":
+    main()
