@@ -154,6 +154,7 @@ class Assistant:
         self._runtime.engine.start()
         if self._runtime.sees:
             self._runtime.vision.start()
+        self.memory.warm()
 
     def status(self) -> dict[str, Any]:
         """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, data_dir."""

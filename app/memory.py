@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hearth.attachments import RawFile, Source, read_files
+from hearth.background import Background
 from hearth.models.errors import HearthError, RequestError
 from hearth.multimodal.errors import PerceptionCancelled, PerceptionError
 from hearth.runtime import Runtime
 from hearth.store.records import Document, SearchHit
 
 if TYPE_CHECKING:
+    from hearth.multimodal.clip import PocketVision
     from hearth.multimodal.documents import DocumentText
+    from hearth.multimodal.text_embedding import TextEmbedder
 
 log = logging.getLogger("hearth.memory")
 # A passage is taken for an answer's source only if it is at least this near to the question (cosine distance of MiniLM
@@ -28,8 +30,19 @@ MAX_PICTURE_DISTANCE = 0.80  # text to picture, in the pocket CLIP's space
 EMBED_BATCH = 64  # passages embedded between two looks at progress and cancel
 MAX_QUERY_CHARS = 2000  # of a question used for retrieval; the head and the tail of a longer one
 
+
+class ScannedDocumentError(PerceptionError):
+    """A document has no text of its own, only scanned pages; there is nothing that memory could find again."""
+
+
 Progress = Callable[[float], None]
 Cancelled = Callable[[], bool]
+
+
+def _never() -> bool:
+    return False
+
+
 _PRONOUN = re.compile(r"\b(it|its|that|this|these|those|they|them|their|he|she|him|her|his|there|one|ones|and)\b", re.I)
 _STANDALONE_WORDS = 12  # a longer question is taken to stand for itself
 
@@ -49,8 +62,9 @@ class Memory:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._documents = runtime.store.documents
-        self._index_lock = threading.Lock()
-        self._text_index_checked = self._picture_index_checked = False
+        # checked and repaired once, by a thread of its own because importing Chroma takes seconds
+        self._text_index: Background[TextEmbedder] = Background("check-passages", self._open_text_index)
+        self._picture_index: Background[PocketVision] = Background("check-pictures", self._open_picture_index)
 
     def add(self, path: Source, on_progress: Progress | None = None, cancelled: Cancelled | None = None) -> Document:
         """Reads a document, picture or recording into memory; the same content is kept once.
@@ -69,7 +83,7 @@ class Memory:
         if known is not None and known.state == "ready":
             return Ingested(known, new=False)
         kind = sniff(file.data, file.name)
-        step, stop = on_progress or (lambda _: None), cancelled or (lambda: False)
+        step, stop = on_progress or (lambda _: None), cancelled or _never
         if kind == "picture":
             return Ingested(self._add_picture(file), new=True)
         if kind in ("sound", "video"):
@@ -93,12 +107,15 @@ class Memory:
         merged += [(rank, 1, hit) for rank, hit in enumerate(pictures)]
         return [hit for _, _, hit in sorted(merged, key=lambda item: item[:2])][:k]
 
-    def recall(self, query: str, k: int, document_ids: Sequence[str] | None = None) -> list[SearchHit]:
+    def recall(
+        self, query: str, k: int, document_ids: Sequence[str] | None = None, cancelled: Cancelled | None = None
+    ) -> list[SearchHit]:
         """Passages good enough to answer ``query`` from, best first; none if nothing is near.
 
-        Passages of documents that the user named (``document_ids``) need not pass the relevance floor.
+        Passages of documents that the user named (``document_ids``) need not pass the relevance floor. Raises
+        background.Cancelled.
         """
-        hits = self._search_text(query, k, document_ids)
+        hits = self._search_text(query, k, document_ids, cancelled or _never)
         return hits if document_ids else [hit for hit in hits if _relevant(hit)]
 
     def list(self) -> list[Document]:
@@ -109,60 +126,59 @@ class Memory:
         """Deletes a document with its passages, vectors and file. Raises NotFoundError."""
         self._documents.forget(document_id)
 
-    def _search_text(self, query: str, k: int, document_ids: Sequence[str] | None = None) -> list[SearchHit]:
+    def warm(self) -> None:
+        """Begins to open what a search needs, without waiting for it; nothing if the memory is empty."""
+        if self._documents.n_ready("text"):
+            self._text_index.start()
+
+    def _search_text(
+        self, query: str, k: int, document_ids: Sequence[str] | None = None, cancelled: Cancelled = _never
+    ) -> list[SearchHit]:
         if not self._documents.n_ready("text"):
             return []
         if len(query) > MAX_QUERY_CHARS:
             query = query[: MAX_QUERY_CHARS // 2] + " " + query[-MAX_QUERY_CHARS // 2 :]
-        self._repair_text_index()
-        embedder = self._runtime.text_embedder.get()
+        embedder = self._text_index.get(cancelled)
         vector = embedder.embed([query])[0]
         return self._documents.search(query, vector, k=k, document_ids=document_ids, model_id=embedder.model_id)
 
     def _search_pictures(self, query: str, k: int) -> list[SearchHit]:
         if not self._documents.n_ready("picture"):
             return []
-        self._repair_picture_index()
-        vision = self._runtime.vision.get()
+        vision = self._picture_index.get()
         hits = self._documents.search_pictures(vision.embed_text(query), k=k, model_id=vision.fingerprint)
         return [hit for hit in hits if hit.distance is None or hit.distance <= MAX_PICTURE_DISTANCE]
 
-    def _repair_text_index(self) -> None:
-        """Rebuilds the vectors from the stored text if they are missing or another embedder's. Looks once."""
-        with self._index_lock:
-            if self._text_index_checked:
-                return
-            embedder = self._runtime.text_embedder.get()
-            reason = self._documents.self_check(embedder.model_id)
-            if reason is not None:
-                log.warning("rebuilding the index of passages: %s", reason)
-                self._documents.reindex(embedder.embed, embedder.model_id)
-            self._text_index_checked = True
+    def _open_text_index(self) -> TextEmbedder:
+        """The embedder, once the vectors are known to be its own: they are rebuilt from the stored text if not."""
+        embedder = self._runtime.text_embedder.get()
+        reason = self._documents.self_check(embedder.model_id)
+        if reason is not None:
+            log.warning("rebuilding the index of passages: %s", reason)
+            self._documents.reindex(embedder.embed, embedder.model_id)
+        return embedder
 
-    def _repair_picture_index(self) -> None:
+    def _open_picture_index(self) -> PocketVision:
+        """The encoder, once the vectors are known to be its own: they are rebuilt from the stored files if not."""
         import numpy as np
 
         from hearth.multimodal.pictures import read_picture
 
-        with self._index_lock:
-            if self._picture_index_checked:
-                return
-            vision = self._runtime.vision.get()
-            reason = self._documents.self_check_pictures(vision.fingerprint)
-            if reason is not None:
-                log.warning("rebuilding the index of pictures: %s", reason)
-                self._documents.reindex_pictures(
-                    lambda files: np.stack([vision.embed_picture(read_picture(f, "picture").image) for f in files]),
-                    vision.fingerprint,
-                )
-            self._picture_index_checked = True
+        vision = self._runtime.vision.get()
+        reason = self._documents.self_check_pictures(vision.fingerprint)
+        if reason is not None:
+            log.warning("rebuilding the index of pictures: %s", reason)
+            self._documents.reindex_pictures(
+                lambda files: np.stack([vision.embed_picture(read_picture(f, "picture").image) for f in files]),
+                vision.fingerprint,
+            )
+        return vision
 
     def _add_picture(self, file: RawFile) -> Document:
         from hearth.multimodal.pictures import read_picture
 
         picture = read_picture(file.data, file.name)
-        self._repair_picture_index()  # new vectors must be of the index's encoder
-        vision = self._runtime.vision.get()
+        vision = self._picture_index.get()  # new vectors must be of the index's encoder
         vector = vision.embed_picture(picture.image)
         self._runtime.store.blobs.put(file.data, name=file.name, mime=picture.mime)
         document = self._documents.begin(file.name, file.name, "picture", picture.mime, picture.sha256, 1)
@@ -192,9 +208,13 @@ class Memory:
         from hearth.multimodal.passages import embedding_text, split_passages
         from hearth.store.documents import NewPassage
 
-        self._repair_text_index()  # new vectors must be of the index's embedder
         passages = split_passages(text)
-        embedder = self._runtime.text_embedder.get(stop)
+        if not passages:
+            raise ScannedDocumentError(
+                f"{file.name}: its {len(text.scanned_pages)} pages are scans without text; "
+                "send it with a question in the chat, where scanned pages are looked at as pictures"
+            )
+        embedder = self._text_index.get(stop)  # new vectors must be of the index's embedder
         self._runtime.store.blobs.put(file.data, name=file.name, mime=text.mime)
         document = self._documents.begin(text.title, file.name, "text", text.mime, text.sha256, len(text.pages))
         try:

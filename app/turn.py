@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import secrets
 import threading
@@ -27,7 +28,7 @@ from hearth.events import (
     TurnEvent,
     TurnFailed,
 )
-from hearth.memory import Memory, standalone_query
+from hearth.memory import Memory, ScannedDocumentError, standalone_query
 from hearth.models.errors import ContextOverflowError, EngineError, HearthError, RequestError
 from hearth.models.types import (
     EngineTimings,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hearth.turn")
 TITLE_CHARS = 60
+MAX_SCANNED_PAGES = 4  # of a scanned document, looked at as pictures in one turn
 PICTURE_ONLY_QUESTION = "What is this?"  # what a picture sent without words is taken to ask
 RETRIEVAL_SHARE = 3  # one part in this many of the context is for passages, for a model that does not say
 MAX_RETRIEVAL_TOKENS = 3000
@@ -123,6 +125,8 @@ class Turn:
             self._emit(Done(reply))
 
     def _run(self) -> Reply:
+        if self._given.use_memory:
+            self._memory.warm()
         perceived = self._perceived
         self._perceive(perceived)
         self._timings = replace(self._timings, perceive_s=self._elapsed())
@@ -194,9 +198,17 @@ class Turn:
     def _read(self, files: list[RawFile], perceived: _Perceived) -> None:
         for file in files:
             self._phase("reading", 0.0, file.name)
-            ingested = self._memory.ingest(
-                file, lambda fraction, name=file.name: self._phase("reading", fraction, name), self._cancelled.is_set
-            )
+            try:
+                ingested = self._memory.ingest(
+                    file,
+                    lambda fraction, name=file.name: self._phase("reading", fraction, name),
+                    self._cancelled.is_set,
+                )
+            except ScannedDocumentError:
+                if not self._runtime.sees:
+                    raise
+                self._see_pages(file, perceived)
+                continue
             document = ingested.document
             self._keep(file, document.sha256, "document", document.mime, perceived)
             perceived.documents.append(document)
@@ -204,6 +216,24 @@ class Turn:
                 self._emit(MemoryChanged(document.id, document.title, document.n_passages))
             for notice in ingested.notices:
                 self._notice(notice)
+
+    def _see_pages(self, file: RawFile, perceived: _Perceived) -> None:
+        """Takes the first pages of a scanned document as pictures."""
+        from hearth.multimodal.documents import read_document, render_page
+
+        pages = read_document(file.data, file.name).scanned_pages
+        shown = pages[:MAX_SCANNED_PAGES]
+        left = f"; the other {len(pages) - len(shown)} pages are not looked at" if len(pages) > len(shown) else ""
+        self._notice(
+            f"{file.name} has no text, only scans: its first {len(shown)} pages are looked at as pictures{left}."
+        )
+        drawn = []
+        for number in shown:
+            self._check()
+            out = io.BytesIO()
+            render_page(file.data, number, name=file.name).save(out, "PNG")
+            drawn.append(RawFile(out.getvalue(), f"{file.name}, page {number}.png"))
+        self._see(drawn, perceived)
 
     def _keep(self, file: RawFile, sha256: str, kind: Any, mime: str, perceived: _Perceived) -> None:
         self._runtime.store.blobs.put(file.data, name=file.name, mime=mime)
@@ -238,15 +268,15 @@ class Turn:
         query = standalone_query(question, asked_before)
         if named or self._runtime.store.documents.n_ready("text"):
             self._phase("searching")
-            self._loaded(self._runtime.text_embedder, "searching")
-        hits = self._memory.recall(query, self._runtime.settings.memory_passages, named or None)
+        n_passages = self._runtime.settings.memory_passages
+        hits = self._memory.recall(query, n_passages, named or None, self._cancelled.is_set)
         found = sources.number_sources(hits, query, budget, self._count)
         if found.citations:
             self._emit(CitationsFound(found.citations))
-        n_passages = sum(document.n_passages for document in perceived.documents)
-        if n_passages > len(found.citations):
+        n_there = sum(document.n_passages for document in perceived.documents)
+        if n_there > len(found.citations):
             self._notice(
-                f"The answer is from the {len(found.citations)} nearest of {n_passages} passages, "
+                f"The answer is from the {len(found.citations)} nearest of {n_there} passages, "
                 "not from the whole document."
             )
         self._timings = replace(self._timings, recall_s=time.perf_counter() - started)
