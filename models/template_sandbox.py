@@ -274,7 +274,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             return obj(*args)
         text = getattr(obj, "__self__", None)
         if isinstance(text, str):
-            args, kwargs = _checked_arguments(text, obj.__name__, (*args, *kwargs.values())), {}
+            args = _checked_arguments(text, obj.__name__, args)
         return measured(super().call(context, obj, *args, **kwargs))
 
 

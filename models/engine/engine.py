@@ -30,6 +30,7 @@ from hearth.models.types import FinishReason, GenerationRequest, ModelInfo
 logger = logging.getLogger("hearth.engine")
 
 MAX_RUNNING = 1  # requests side by side
+SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
 
 
 class LlamaEngine:
@@ -305,12 +306,15 @@ def _settle(future: Future[None], function: Callable[[], None]) -> None:
 def _context_options(model: LlamaModel, options: EngineOptions) -> ContextOptions:
     n_ctx = options.n_ctx or min(model.n_ctx_train, DEFAULT_N_CTX_LIMIT)
     n_batch = min(options.n_batch, n_ctx)
+    n_threads = options.n_threads or physical_cores()
+    is_small = options.n_threads is None and model.n_params < SMALL_MODEL_PARAMS
     return ContextOptions(
         n_ctx=n_ctx,
         n_batch=n_batch,
         n_ubatch=min(options.n_ubatch, n_batch),
         n_seq_max=options.n_sequences,
-        n_threads=options.n_threads or physical_cores(),
+        n_threads=1 if is_small else n_threads,
+        n_threads_batch=n_threads,
         kv_type=options.kv_type,
         flash_attention=options.flash_attention,
     )

@@ -16,7 +16,8 @@ class EngineOptions:
     """Sizes in tokens. Raises RequestError naming the option and its range.
 
     ``n_ctx`` None is what the model was trained on, at most 8,192. ``n_gpu_layers`` -1 puts all on the accelerator if
-    llama.cpp was built for one. ``n_threads`` None is the number of physical cores. ``n_sequences`` is how many
+    llama.cpp was built for one. ``n_threads`` None is the number of physical cores, but one for
+    the single tokens of a small model. ``n_sequences`` is how many
     conversations stay in the KV cache side by side; they share its ``n_ctx`` cells.
     """
 

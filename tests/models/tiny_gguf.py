@@ -85,7 +85,7 @@ def write_tiny_gguf(
         writer.add_chat_template(chat_template)
 
     def weights(*shape: int) -> NDArray[np.float32]:
-        return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), np.float32)
 
     n_kv = n_embd // n_head * n_head_kv
     writer.add_tensor("token_embd.weight", weights(len(tokens), n_embd) * np.float32(4))
