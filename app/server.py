@@ -60,6 +60,7 @@ def create_app(assistant: Assistant, *, max_upload_bytes: int = MAX_UPLOAD_BYTES
         chat.jobs.close()
 
     app = FastAPI(title="Hearth", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.chat = chat
     app.include_router(make_router(assistant, chat))
     blocks = Page(assistant, chat, memory_tab, uploads_dir).build()
     gr.mount_gradio_app(

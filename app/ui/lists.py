@@ -12,7 +12,7 @@ from hearth.ui.ingest import IngestState
 from hearth.ui.rendering import citation_label
 
 if TYPE_CHECKING:
-    from hearth.store.records import Conversation, Document, PassageRecord, SearchHit
+    from hearth.store.records import Conversation, Document, SearchHit
 
 _DAY_S = 86_400
 _SNIPPET_CHARS = 320
@@ -111,19 +111,15 @@ def _hit(hit: SearchHit) -> str:
     )
 
 
-def passage_panel(citation: Mapping[str, Any], before: PassageRecord | None, after: PassageRecord | None) -> str:
-    """The cited passage, highlighted, between the text around it."""
+def passage_panel(citation: Mapping[str, Any]) -> str:
+    """The cited passage, highlighted, under the title and page of its document."""
     page = citation.get("page")
     place = f'<span class="page">page {int(page)}</span>' if page is not None else ""
-    around = [
-        f'<p class="around">{html.escape(passage.text)}</p>' if passage is not None else ""
-        for passage in (before, after)
-    ]
     return (
         f'<article class="hearth-passage" aria-label="{html.escape(citation_label(citation))}">'
         f'<header><span class="number">{int(citation["number"])}</span>'
         f"<h3>{html.escape(str(citation['title']))}</h3>{place}</header>"
-        f"{around[0]}<mark>{html.escape(str(citation['text']))}</mark>{around[1]}</article>"
+        f"<mark>{html.escape(str(citation['text']))}</mark></article>"
     )
 
 

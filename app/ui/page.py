@@ -22,7 +22,7 @@ from hearth.ui.samples import Sample, find_samples, welcome
 if TYPE_CHECKING:
     from hearth.assistant import Assistant
 
-REDRAW_S = 0.06  # at most 16 redraws a second
+REDRAW_S = 0.08  # at most 12 redraws a second
 WAIT_S = 1.0  # how long a follower sleeps when nothing happens before it looks whether it is still wanted
 CACHE_S = 6 * 3600  # uploads older than this are deleted, looked for at the same interval
 BOX_PLACEHOLDER = "Ask anything. Drop or paste a picture, a recording or a document."
@@ -222,7 +222,7 @@ class Page:
         view.token += 1
         token, conversation_id = view.token, view.conversation_id
         job = self._chat.jobs.running(conversation_id) if conversation_id is not None else None
-        yield [NO_CHANGE] * 5  # a generator that yields nothing would empty every output
+        yield self._draw(view)  # it may have ended by now; and a generator that yields nothing empties every output
         if job is None:
             return
         before = self._chat.history(view)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from hearth import assets
@@ -17,7 +16,6 @@ from hearth.ui.paths import ATTACHMENT_PATH, JOB_FILE_PATH, PASSAGE_PATH, STATIC
 
 if TYPE_CHECKING:
     from hearth.assistant import Assistant
-    from hearth.store.records import PassageRecord
     from hearth.ui.chat import Chat
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -75,23 +73,16 @@ def make_router(assistant: Assistant, chat: Chat) -> APIRouter:
         return _file(path, path.name)
 
     @router.get(f"{PASSAGE_PATH}/{{conversation_id}}/{{message_id}}/{{number}}")
-    async def passage(conversation_id: str, message_id: str, number: int) -> Response:
+    def passage(conversation_id: str, message_id: str, number: int) -> Response:
         try:
-            citation = await run_in_threadpool(chat.citation, conversation_id, message_id, number)
+            citation = chat.citation(conversation_id, message_id, number)
         except HearthError as error:
             return _not_found(str(error))
         if citation is None:
             return _not_found("this source is not there any more")
-        before, after = await run_in_threadpool(_around, assistant, citation)
-        return HTMLResponse(passage_panel(citation, before, after), headers={"Cache-Control": "no-store"})
+        return HTMLResponse(passage_panel(citation), headers={"Cache-Control": "no-store"})
 
     return router
-
-
-def _around(assistant: Assistant, citation: dict[str, Any]) -> tuple[PassageRecord | None, PassageRecord | None]:
-    """The passages before and after the cited one, None where the document ends or has been forgotten."""
-    del assistant, citation
-    return None, None
 
 
 def _file(path: Path, name: str) -> Response:
