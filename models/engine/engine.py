@@ -29,6 +29,7 @@ from hearth.models.types import FinishReason, GenerationRequest, ModelInfo
 
 logger = logging.getLogger("hearth.engine")
 
+LONG_NODES_PER_LAYER = 4
 MAX_RUNNING = 1  # requests side by side
 SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
 
@@ -226,6 +227,11 @@ class LlamaEngine:
         sequence.computed(list(chunk.tokens) if isinstance(chunk, TokenChunk) else [chunk.span])
         if not sequence.output:
             sequence.prefill_s += elapsed_s
+            if isinstance(chunk, TokenChunk):
+                # a decode can be interrupted between graph nodes; the longest are a layer's feed-forward products
+                self._scheduler.limit_latency(
+                    len(chunk.tokens), elapsed_s / (LONG_NODES_PER_LAYER * self._model.n_layer)
+                )
             sequence.report_prefill()
         if chunk.wants_logits:
             self._next_token(sequence, row)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from hearth.models.engine.prompt import MediaSpan
 from hearth.models.engine.sequence import Sequence
 
+MAX_WAIT_S = 0.1  # half of what a cancel may take
+MIN_CHUNK_TOKENS = 64  # shorter chunks use the processor badly
+
 
 @dataclass(frozen=True, slots=True)
 class TokenChunk:
@@ -58,6 +61,11 @@ class Scheduler:
                 self.running.append(sequence)
                 admitted.append(sequence)
         return admitted
+
+    def limit_latency(self, n_tokens: int, longest_wait_s: float) -> None:
+        """Halves later chunks if one of ``n_tokens`` could not have been interrupted for ``longest_wait_s``."""
+        if longest_wait_s > MAX_WAIT_S and n_tokens == self._max_chunk_tokens > MIN_CHUNK_TOKENS:
+            self._max_chunk_tokens = max(MIN_CHUNK_TOKENS, n_tokens // 2)
 
     def remove(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
