@@ -70,8 +70,9 @@ ifeq ($(ACCEL),$(INSTALLED_ACCEL))
 	@$(UV) sync --frozen
 else
 	@echo 'Building llama.cpp for $(ACCEL) (some minutes)' >&2
-	@$(UV) sync --frozen --no-install-package llama-cpp-python
-	@CMAKE_ARGS="$$CMAKE_ARGS $(CMAKE_$(ACCEL))" $(UV) sync --frozen --no-cache --reinstall-package llama-cpp-python
+	@$(UV) sync --frozen --inexact --no-install-package llama-cpp-python
+	@CMAKE_ARGS="$$CMAKE_ARGS $(CMAKE_$(ACCEL))" $(UV) sync --frozen --no-cache --reinstall-package llama-cpp-python || { \
+	  echo 'make: llama.cpp could not be built for $(ACCEL), the reason stands above; `make run ACCEL=cpu` works without it' >&2; exit 1; }
 endif
 	@echo $(ACCEL) > .venv/.accel
 	@touch $@
@@ -82,7 +83,9 @@ endef
 
 define check_cuda
 command -v "$${CUDACXX:-nvcc}" >/dev/null || { \
-  echo 'make: ACCEL=cuda needs the CUDA toolkit, and nvcc is not on the PATH (often /usr/local/cuda/bin)' >&2; exit 1; }
+  echo 'make: ACCEL=cuda needs the CUDA toolkit, and nvcc is not on the PATH (often /usr/local/cuda/bin)' >&2; exit 1; }; \
+printf '#include <cublas_v2.h>\n' | "$${CUDACXX:-nvcc}" -E -x cu - >/dev/null 2>&1 || { \
+  echo 'make: ACCEL=cuda needs the whole CUDA toolkit: nvcc is here, but it finds no cublas_v2.h' >&2; exit 1; }
 endef
 
 define check_vulkan
