@@ -29,22 +29,15 @@ MAX_DISTANCE_WITH_WORDS = 0.75
 MAX_PICTURE_DISTANCE = 0.80  # text to picture, in the pocket CLIP's space
 EMBED_BATCH = 64  # passages embedded between two looks at progress and cancel
 MAX_QUERY_CHARS = 2000  # of a question used for retrieval; the head and the tail of a longer one
-
-
-class ScannedDocumentError(PerceptionError):
-    """A document has no text of its own, only scanned pages; there is nothing that memory could find again."""
-
+_PRONOUN = re.compile(r"\b(it|its|that|this|these|those|they|them|their|he|she|him|her|his|there|one|ones|and)\b", re.I)
+_STANDALONE_WORDS = 12  # a longer question is taken to stand for itself
 
 Progress = Callable[[float], None]
 Cancelled = Callable[[], bool]
 
 
-def _never() -> bool:
-    return False
-
-
-_PRONOUN = re.compile(r"\b(it|its|that|this|these|those|they|them|their|he|she|him|her|his|there|one|ones|and)\b", re.I)
-_STANDALONE_WORDS = 12  # a longer question is taken to stand for itself
+class ScannedDocumentError(PerceptionError):
+    """A document has no text of its own, only scanned pages; there is nothing that memory could find again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +47,10 @@ class Ingested:
     document: Document
     new: bool
     notices: tuple[str, ...] = ()
+
+
+def _never() -> bool:
+    return False
 
 
 class Memory:

@@ -46,12 +46,15 @@ class MediaRecord:
     n_pos: int
 
 
+FrozenSegment = TextSegment | MediaRecord
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenTurn:
     """The prompt piece of one message, and the content it was made of (to make it anew for another model)."""
 
     content: Content
-    segments: tuple[TextSegment | MediaRecord, ...]
+    segments: tuple[FrozenSegment, ...]
 
 
 class Template(Protocol):
@@ -94,7 +97,7 @@ class PromptComposer:
         """The piece for an answer known only as text (made by another model)."""
         return FrozenTurn((text,), (TextSegment(tuple(self._tokenize(text))),))
 
-    def _first(self, content: Content, system: str | None) -> tuple[TextSegment | MediaRecord, ...]:
+    def _first(self, content: Content, system: str | None) -> tuple[FrozenSegment, ...]:
         user = {"role": "user", "content": _placeholder(1)}
         contents: dict[int, Content] = {1: content}
         messages = [user]
@@ -113,7 +116,7 @@ class PromptComposer:
             rendered = rendered.removeprefix(self._bos_token)  # the tokenizer adds it
         return self._segments(rendered, contents, add_bos=self._add_bos)
 
-    def _later(self, content: Content, after: Sequence[int]) -> tuple[TextSegment | MediaRecord, ...]:
+    def _later(self, content: Content, after: Sequence[int]) -> tuple[FrozenSegment, ...]:
         exchange = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _STAND_IN}]
         user = {"role": "user", "content": _placeholder(1)}
         rendered = self._render([*exchange, user], expected={1, 9})
@@ -132,8 +135,8 @@ class PromptComposer:
             raise TemplateError("the model's chat template leaves out or repeats a message; use another model file")
         return rendered
 
-    def _segments(self, rendered: str, contents: dict[int, Content], add_bos: bool) -> tuple[Any, ...]:
-        pieces: list[TextSegment | MediaRecord] = []
+    def _segments(self, rendered: str, contents: dict[int, Content], add_bos: bool) -> tuple[FrozenSegment, ...]:
+        pieces: list[FrozenSegment] = []
 
         def add_text(text: str, special: bool) -> None:
             bos = add_bos and not pieces
@@ -190,20 +193,20 @@ def load(text: str) -> FrozenTurn | None:
     content: list[str | PictureContent] = [
         part["text"] if "text" in part else PictureContent(part["picture"], part["name"]) for part in stored["content"]
     ]
-    segments: list[TextSegment | MediaRecord] = [
+    segments: list[FrozenSegment] = [
         TextSegment(tuple(segment["tokens"])) if "tokens" in segment else MediaRecord(*segment["media"])
         for segment in stored["segments"]
     ]
     return FrozenTurn(tuple(content), tuple(segments))
 
 
-def count_tokens(segments: Sequence[TextSegment | MediaRecord]) -> int:
+def count_tokens(segments: Sequence[FrozenSegment]) -> int:
     """Tokens that ``segments`` take in the context, visual ones included."""
     return sum(len(s.tokens) if isinstance(s, TextSegment) else s.n_tokens for s in segments)
 
 
 def with_embeddings(
-    segments: Sequence[TextSegment | MediaRecord], embed: Callable[[MediaRecord], Callable[[], Any]]
+    segments: Sequence[FrozenSegment], embed: Callable[[MediaRecord], Callable[[], Any]]
 ) -> tuple[Segment, ...]:
     """Engine segments: neighbouring text joined, media with a way to get their embeddings."""
     joined: list[Segment] = []
@@ -222,7 +225,7 @@ def text_segments(tokens: Sequence[int]) -> tuple[TextSegment, ...]:
     return (TextSegment(tuple(tokens)),)
 
 
-def last_tokens(segments: Sequence[TextSegment | MediaRecord]) -> tuple[int, ...]:
+def last_tokens(segments: Sequence[FrozenSegment]) -> tuple[int, ...]:
     """The ids of the last text segment; empty when the last one is media."""
     last = segments[-1] if segments else None
     return last.tokens if isinstance(last, TextSegment) else ()

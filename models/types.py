@@ -161,7 +161,10 @@ class Engine(Protocol):
     def info(self) -> ModelInfo: ...
 
     def submit(self, request: GenerationRequest) -> RequestHandle:
-        """Queues a request. Raises RequestError (bad parameter), ContextOverflowError (too long), EngineError (closed)."""
+        """Queues a request.
+
+        Raises RequestError (bad parameter), ContextOverflowError (too long), EngineError (closed).
+        """
 
     def tokenize(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]:
         """Token ids of ``text``. Special tokens are recognised in it only with ``parse_special``."""

@@ -1,0 +1,103 @@
+"""A conversation so far as prompt pieces for the model in use, and whether the next one fits behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hearth import prompt
+from hearth.models.errors import ContextOverflowError
+from hearth.prompt import Content, FrozenTurn, MediaRecord, PictureContent
+from hearth.reporter import Reporter
+from hearth.runtime import Runtime
+from hearth.store.records import Message
+
+
+class History:
+    """The exchanges of a conversation before the turn that is being made. The engine must be loaded."""
+
+    def __init__(self, runtime: Runtime, reporter: Reporter, messages: Sequence[Message], system: str | None) -> None:
+        self._runtime = runtime
+        self._reporter = reporter
+        self._messages = messages
+        self._system = prompt.clean(system) if system else None
+        self._n_ctx = runtime.engine.get().info.n_ctx
+        self._fingerprint = runtime.engine.get().info.fingerprint
+        self.turns = self._frozen()
+
+    @property
+    def last_question(self) -> str | None:
+        """What the user asked last, or None."""
+        return next((m.text for m in reversed(self._messages) if m.role == "user" and m.text), None)
+
+    def append(self, content: Content) -> tuple[list[prompt.FrozenSegment], FrozenTurn]:
+        """The segments of the whole prompt with a new user message at the end, and the new piece alone.
+
+        Raises ContextOverflowError, TemplateError.
+        """
+        if any(isinstance(part, MediaRecord) for turn in self.turns for part in turn.segments):
+            self._reporter.wait_for(self._runtime.vision, "seeing")
+        turn = self._user_turn(content, self.turns)
+        self._check_room(turn)
+        return [*(segment for piece in self.turns for segment in piece.segments), *turn.segments], turn
+
+    def _user_turn(self, content: Content, before: list[FrozenTurn]) -> FrozenTurn:
+        after = prompt.last_tokens(before[-1].segments) if before else None
+        return self._runtime.composer().user_turn(content, system=self._system, after=after)
+
+    def _frozen(self) -> list[FrozenTurn]:
+        """The pieces as stored; from the first one made for another model on, they are made anew, once."""
+        frozen: list[FrozenTurn] = []
+        stale = False
+        for user, answer in _exchanges(self._messages):
+            pieces = [prompt.load(message.frozen or "") for message in (user, answer)]
+            stale = stale or None in pieces or {user.fingerprint, answer.fingerprint} != {self._fingerprint}
+            if stale:
+                content = pieces[0].content if pieces[0] is not None else (user.text,)
+                frozen += self._made_anew(user, content, answer, frozen)
+            else:
+                frozen += [piece for piece in pieces if piece is not None]
+        return frozen
+
+    def _made_anew(
+        self, user: Message, content: Content, answer: Message, before: list[FrozenTurn]
+    ) -> tuple[FrozenTurn, FrozenTurn]:
+        if not self._runtime.sees:
+            content = tuple(part for part in content if isinstance(part, str))
+        elif any(isinstance(part, PictureContent) for part in content):
+            self._reporter.wait_for(self._runtime.vision, "seeing")
+        asked = self._user_turn(content, before)
+        said = self._runtime.composer().assistant_turn(prompt.clean(answer.text))
+        for message, piece in ((user, asked), (answer, said)):
+            self._runtime.store.conversations.refreeze(message.id, prompt.dump(piece), self._fingerprint)
+        return asked, said
+
+    def _check_room(self, turn: FrozenTurn) -> None:
+        earlier = [prompt.count_tokens(piece.segments) for piece in self.turns]
+        new = prompt.count_tokens(turn.segments)
+        excess = sum(earlier) + new + 1 - self._n_ctx
+        if excess <= 0:
+            return
+        said = f"the prompt has {sum(earlier) + new:,} tokens, the context holds {self._n_ctx:,}"
+        if new >= self._n_ctx:
+            raise ContextOverflowError(f"{said}: this message alone takes {new:,}; shorten it or raise n_ctx")
+        dropped = tokens = 0
+        while tokens < excess and dropped < len(earlier):
+            tokens += sum(earlier[dropped : dropped + 2])
+            dropped += 2
+        raise ContextOverflowError(
+            f"{said}: to go on, the {dropped} oldest messages ({tokens:,} tokens) would have to be dropped; "
+            "start a new conversation, or raise n_ctx"
+        )
+
+
+def _exchanges(messages: Sequence[Message]) -> list[tuple[Message, Message]]:
+    """Pairs of a user's message and its answer; a message without an answer in the prompt is left out."""
+    pairs: list[tuple[Message, Message]] = []
+    user: Message | None = None
+    for message in messages:
+        if message.role == "user":
+            user = message if message.frozen else None
+        elif message.role == "assistant" and user is not None and message.frozen:
+            pairs.append((user, message))
+            user = None
+    return pairs

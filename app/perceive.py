@@ -1,0 +1,130 @@
+"""First step of a turn: pictures, recordings and documents become content of the question."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hearth.attachments import RawFile
+from hearth.events import MemoryChanged, Transcribed
+from hearth.memory import Memory, ScannedDocumentError
+from hearth.models.errors import RequestError
+from hearth.prompt import PictureContent
+from hearth.reporter import Reporter
+from hearth.runtime import Runtime
+from hearth.store.records import Attachment, AttachmentKind, Document
+
+if TYPE_CHECKING:
+    from hearth.multimodal.pictures import Picture
+
+MAX_SCANNED_PAGES = 4  # of a scanned document, looked at as pictures in one turn
+
+
+@dataclass(slots=True)
+class Perceived:
+    """What was sent, as far as it was read."""
+
+    text: str = ""  # typed and spoken
+    pictures: list[PictureContent] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    transcripts: list[str] = field(default_factory=list)
+
+
+class Perceiver:
+    """Reads the attachments of one turn into ``perceived``.
+
+    Raises PerceptionError, RequestError, StoreError and background.Cancelled.
+    """
+
+    def __init__(self, runtime: Runtime, memory: Memory, reporter: Reporter, perceived: Perceived) -> None:
+        self._runtime = runtime
+        self._memory = memory
+        self._reporter = reporter
+        self._perceived = perceived
+
+    def see(self, files: list[RawFile]) -> None:
+        """Pictures, for a model that takes them."""
+        if not files:
+            return
+        from hearth.multimodal.pictures import read_picture
+
+        self._reporter.phase("seeing", detail=files[0].name)
+        if not self._runtime.sees:
+            raise RequestError(
+                f"the model {self._runtime.choice.name!r} cannot see pictures; send text only, or use --model pocket"
+            )
+        self._runtime.engine.start()  # loads beside the encoder
+        read: list[tuple[RawFile, Picture]] = [(file, read_picture(file.data, file.name)) for file in files]
+        self._runtime.vision.get(self._reporter.cancelled.is_set)
+        for file, picture in read:
+            self._reporter.check()
+            self._keep(file, picture.sha256, "picture", picture.mime)
+            self._perceived.pictures.append(PictureContent(picture.sha256, file.name))
+
+    def hear(self, files: list[RawFile]) -> None:
+        """Recordings: their words are added to the question."""
+        if not files:
+            return
+        from hearth.multimodal.sound import read_sound
+
+        self._runtime.engine.start()
+        cancelled = self._reporter.cancelled.is_set
+        for file in files:
+            self._reporter.phase("transcribing", 0.0, file.name)
+            sound = read_sound(file.data, file.name, cancelled=cancelled)
+            transcript = self._runtime.transcriber.get(cancelled).transcribe(
+                sound,
+                on_progress=lambda fraction, name=file.name: self._reporter.phase("transcribing", fraction, name),
+                cancelled=cancelled,
+            )
+            self._keep(file, sound.sha256, "sound", "audio")
+            self._perceived.transcripts.append(transcript.text)
+            self._perceived.text = f"{self._perceived.text}\n{transcript.text}".strip()
+            self._reporter.emit(Transcribed(file.name, transcript.text, transcript.duration_s))
+
+    def read(self, files: list[RawFile]) -> None:
+        """Documents: they go into memory; one that is all scans is looked at as pictures instead."""
+        for file in files:
+            self._reporter.phase("reading", 0.0, file.name)
+            try:
+                ingested = self._memory.ingest(
+                    file,
+                    lambda fraction, name=file.name: self._reporter.phase("reading", fraction, name),
+                    self._reporter.cancelled.is_set,
+                )
+            except ScannedDocumentError:
+                if not self._runtime.sees:
+                    raise
+                self._see_pages(file)
+                continue
+            document = ingested.document
+            self._keep(file, document.sha256, "document", document.mime)
+            self._perceived.documents.append(document)
+            if ingested.new:
+                self._reporter.emit(MemoryChanged(document.id, document.title, document.n_passages))
+            for notice in ingested.notices:
+                self._reporter.notice(notice)
+
+    def _see_pages(self, file: RawFile) -> None:
+        """Takes the first pages of a scanned document as pictures."""
+        from hearth.multimodal.documents import read_document, render_page
+
+        pages = read_document(file.data, file.name).scanned_pages
+        shown = pages[:MAX_SCANNED_PAGES]
+        left = f"; the other {len(pages) - len(shown)} are not looked at" if len(pages) > len(shown) else ""
+        self._reporter.notice(
+            f"{file.name} has no text, only scans: its first {len(shown)} pages are looked at as pictures{left}."
+        )
+        drawn = []
+        for number in shown:
+            self._reporter.check()
+            out = io.BytesIO()
+            render_page(file.data, number, name=file.name).save(out, "PNG")
+            drawn.append(RawFile(out.getvalue(), f"{file.name}, page {number}.png"))
+        self.see(drawn)
+
+    def _keep(self, file: RawFile, sha256: str, kind: AttachmentKind, mime: str) -> None:
+        self._runtime.store.blobs.put(file.data, name=file.name, mime=mime)
+        self._perceived.attachments.append(Attachment(sha256, file.name, kind, mime, len(file.data)))
