@@ -139,6 +139,11 @@ def test_each_heavy_library_is_imported_in_its_own_module_alone(imports: list[Im
     assert wrong == []
 
 
+def test_the_table_in_the_documentation_names_the_same() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert {name for name in (*MAY_IMPORT, *ONLY_IN) if f"`{name}`" not in text} == set()
+
+
 def test_a_breach_would_be_found() -> None:
     tree = ast.parse("def f():\n    import chromadb\nfrom hearth.store import records\n")
     found = {(one.target, one.lazily) for one in imports_in("hearth.multimodal.kinds", tree)}
