@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -112,8 +113,15 @@ def serve(
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
         server = uvicorn.Server(config)
+        logging.getLogger("uvicorn.error").addFilter(_not_a_cut_stream)
         threading.Thread(target=_announce, args=(server, address, open_browser, on_ready), daemon=True).start()
         server.run(sockets=[listener])
+
+
+def _not_a_cut_stream(record: logging.LogRecord) -> bool:
+    """Pages keep streams open; that these are cut when the server ends is no error to show."""
+    cause = record.exc_info[1] if record.exc_info else None
+    return not isinstance(cause, asyncio.CancelledError) and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -22,7 +22,7 @@ from hearth.ui.samples import Sample, find_samples, welcome
 if TYPE_CHECKING:
     from hearth.assistant import Assistant
 
-REDRAW_S = 0.08  # at most 12 redraws a second
+REDRAW_S = 0.12  # at most 8 redraws a second: a slow browser must not fall behind
 WAIT_S = 1.0  # how long a follower sleeps when nothing happens before it looks whether it is still wanted
 CACHE_S = 6 * 3600  # uploads older than this are deleted, looked for at the same interval
 BOX_PLACEHOLDER = "Ask anything. Drop or paste a picture, a recording or a document."
@@ -194,7 +194,7 @@ class Page:
                 case "sample":
                     sample = self._sample(key)
                     view.conversation_id = None
-                    return self._begin(view, sample.question, [sample.path])
+                    return self._begin(view, sample.question, list(sample.paths))
                 case _:
                     return [NO_CHANGE] * 5
         except HearthError as error:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OFFERED = (
-    ("picture", "picture.png", "Ask about a picture", "What is this?"),
-    ("aloud", "question.wav", "Ask aloud", ""),
-    ("document", "note.txt", "Ask a document", "What does this note say?"),
+    ("picture", ("picture.png",), "Ask about a picture", "What is this?"),
+    ("aloud", ("picture.png", "question.wav"), "Ask aloud", ""),
+    ("document", ("note.txt",), "Ask a document", "What is the door code?"),
 )
 _ABOUT = (
     "The embedded models are small: they know a little world of everyday things, and they say so when you ask "
@@ -21,28 +21,24 @@ _ABOUT = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A file to try and the question that goes with it."""
+    """Files to try and the question that goes with them; the question may be in a recording among them."""
 
     key: str
-    path: Path
+    paths: tuple[Path, ...]
     label: str
     question: str
 
 
 def find_samples(folder: Path, uploads_dir: Path) -> tuple[Sample, ...]:
-    """The samples that are there, copied to where uploads lie. A question in ``NAME.question`` replaces ours."""
+    """The samples whose files are all there, copied to where uploads lie."""
     found = []
-    for key, name, label, question in _OFFERED:
-        source = folder / name
-        if not source.is_file():
+    for key, names, label, question in _OFFERED:
+        if not all((folder / name).is_file() for name in names):
             continue
-        target = uploads_dir / "samples" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        asked = source.with_suffix(".question")
-        if asked.is_file():
-            question = asked.read_text(encoding="utf-8").strip()
-        found.append(Sample(key, target, label, question))
+        target = uploads_dir / "samples"
+        target.mkdir(parents=True, exist_ok=True)
+        paths = tuple(Path(shutil.copyfile(folder / name, target / name)) for name in names)
+        found.append(Sample(key, paths, label, question))
     return tuple(found)
 
 

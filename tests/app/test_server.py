@@ -54,7 +54,7 @@ def test_the_page_names_nothing_outside(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/config", "/hearth/status", "/gradio_api/info", "/gradio_api/queue/data?session_hash=x", "/gradio_api/upload"],
+    ["/", "/config", "/hearth/status", "/gradio_api/info", "/gradio_api/queue/data?session_hash=x", "/gradio_api/x"],
 )
 @pytest.mark.parametrize(
     ("headers", "status"),

@@ -26,13 +26,14 @@ expect, Page = playwright_api.expect, playwright_api.Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000  # for a machine that is busy with other things
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+MOTIONLESS: dict[str, Any] = {"reduced_motion": "reduce"}
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium (Debian: apt-get install chromium)"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
 ]
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -92,7 +93,9 @@ def browser() -> Iterator[Any]:
 @contextlib.contextmanager
 def opened(browser: Any, site: Site, **options: Any) -> Iterator[Any]:
     """A page in a profile of its own; afterwards: no request left this machine, no script failed or was refused."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", **options})
+    context = browser.new_context(
+        **{"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", **MOTIONLESS, **options}
+    )
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     watch = Watch([], [])
