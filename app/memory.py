@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from hearth.attachments import RawFile, Source, read_files
@@ -34,6 +35,8 @@ _STANDALONE_WORDS = 12  # a longer question is taken to stand for itself
 
 Progress = Callable[[float], None]
 Cancelled = Callable[[], bool]
+Documents = list[Document]  # inside Memory the name ``list`` is a method
+Hits = list[SearchHit]
 
 
 class ScannedDocumentError(PerceptionError):
@@ -91,7 +94,7 @@ class Memory:
             f"{file.name}: {describe(file.data)}; memory takes text, Markdown, PDF, Word, HTML, pictures and recordings"
         )
 
-    def search(self, query: str, k: int = 5) -> list[SearchHit]:
+    def search(self, query: str, k: int = 5) -> Hits:
         """The ``k`` best passages and pictures for ``query``, best first; a hit without passage is a picture."""
         if not query.strip():
             raise RequestError("the search is empty; give a few words")
@@ -100,13 +103,12 @@ class Memory:
         texts = self._search_text(query, k)
         pictures = self._search_pictures(query, k)
         # Distances of the two spaces cannot be compared: take turns by rank, text first.
-        merged = sorted([(rank, 0, hit) for rank, hit in enumerate(texts)], key=lambda item: item[0])
-        merged += [(rank, 1, hit) for rank, hit in enumerate(pictures)]
-        return [hit for _, _, hit in sorted(merged, key=lambda item: item[:2])][:k]
+        merged = [hit for pair in zip_longest(texts, pictures) for hit in pair if hit is not None]
+        return merged[:k]
 
     def recall(
         self, query: str, k: int, document_ids: Sequence[str] | None = None, cancelled: Cancelled | None = None
-    ) -> list[SearchHit]:
+    ) -> Hits:
         """Passages good enough to answer ``query`` from, best first; none if nothing is near.
 
         Passages of documents that the user named (``document_ids``) need not pass the relevance floor. Raises
@@ -115,7 +117,7 @@ class Memory:
         hits = self._search_text(query, k, document_ids, cancelled or _never)
         return hits if document_ids else [hit for hit in hits if _relevant(hit)]
 
-    def list(self) -> list[Document]:
+    def list(self) -> Documents:
         """All documents, newest first."""
         return self._documents.list()
 
@@ -130,7 +132,7 @@ class Memory:
 
     def _search_text(
         self, query: str, k: int, document_ids: Sequence[str] | None = None, cancelled: Cancelled = _never
-    ) -> list[SearchHit]:
+    ) -> Hits:
         if not self._documents.n_ready("text"):
             return []
         if len(query) > MAX_QUERY_CHARS:
@@ -139,7 +141,7 @@ class Memory:
         vector = embedder.embed([query])[0]
         return self._documents.search(query, vector, k=k, document_ids=document_ids, model_id=embedder.model_id)
 
-    def _search_pictures(self, query: str, k: int) -> list[SearchHit]:
+    def _search_pictures(self, query: str, k: int) -> Hits:
         if not self._documents.n_ready("picture"):
             return []
         vision = self._picture_index.get()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hearth.attachments import RawFile
-from hearth.events import MemoryChanged, Transcribed
+from hearth.events import MemoryChanged, PhaseName, Transcribed
 from hearth.memory import Memory, ScannedDocumentError
 from hearth.models.errors import RequestError
 from hearth.prompt import PictureContent
@@ -76,7 +77,7 @@ class Perceiver:
             sound = read_sound(file.data, file.name, cancelled=cancelled)
             transcript = self._runtime.transcriber.get(cancelled).transcribe(
                 sound,
-                on_progress=lambda fraction, name=file.name: self._reporter.phase("transcribing", fraction, name),
+                on_progress=self._progress("transcribing", file),
                 cancelled=cancelled,
             )
             self._keep(file, sound.sha256, "sound", "audio")
@@ -91,7 +92,7 @@ class Perceiver:
             try:
                 ingested = self._memory.ingest(
                     file,
-                    lambda fraction, name=file.name: self._reporter.phase("reading", fraction, name),
+                    self._progress("reading", file),
                     self._reporter.cancelled.is_set,
                 )
             except ScannedDocumentError:
@@ -124,6 +125,9 @@ class Perceiver:
             render_page(file.data, number, name=file.name).save(out, "PNG")
             drawn.append(RawFile(out.getvalue(), f"{file.name}, page {number}.png"))
         self.see(drawn)
+
+    def _progress(self, name: PhaseName, file: RawFile) -> Callable[[float], None]:
+        return lambda fraction: self._reporter.phase(name, fraction, file.name)
 
     def _keep(self, file: RawFile, sha256: str, kind: AttachmentKind, mime: str) -> None:
         self._runtime.store.blobs.put(file.data, name=file.name, mime=mime)

@@ -126,7 +126,8 @@ class Runtime:
         self.store.close()
 
     def _load_engine(self) -> Engine:
-        from hearth.models.engine.engine import EngineOptions, LlamaEngine
+        from hearth.models.engine.engine import LlamaEngine
+        from hearth.models.engine.options import EngineOptions
 
         choice, settings = self.choice, self.settings
         options = EngineOptions(
