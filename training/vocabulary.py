@@ -1,5 +1,7 @@
 """The things of the pocket world: which picture of the emoji set carries which everyday name, and English forms."""
 
+# ruff: noqa: E501 - the tables read better with one entry a line
+
 from __future__ import annotations
 
 # category -> entries "Unicode name=everyday name" (or just the name); several pictures may share one everyday name

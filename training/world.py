@@ -1,4 +1,4 @@
-"""What the pocket models can be asked: colours, shapes, sides, and the question sentences of every skill, plain Python."""
+"""What the pocket models can be asked: colours, shapes, sides, and the question sentences of every skill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (246, 246, 246),
     "grey": (136, 138, 142),
 }
-SHAPES = ("circle", "square", "triangle", "rectangle", "star", "heart", "cross", "diamond", "hexagon", "ring")
+SHAPES = ("circle", "square", "triangle", "rectangle", "star", "heart", "cross", "diamond", "hexagon")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 NAMES: tuple[str, ...] = tuple(sorted(set(picture_names().values())))
 

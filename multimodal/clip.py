@@ -1,0 +1,162 @@
+"""The pocket vision encoder, open_clip with a C-Abstractor: pictures become visual tokens or one search vector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip.model
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from hearth.models.errors import ModelFileError
+from hearth.multimodal.connector import CAbstractor
+
+PREPROCESSING_VERSION = 1  # change it whenever ``to_pixels`` changes: it is part of every embedding's identity
+END_TOKEN = "<|end|>"
+_FILL = (128, 128, 128)
+
+
+def to_pixels(image: Image.Image, side_px: int) -> NDArray[np.float32]:
+    """The whole picture, fitted into a grey square and normalised; float32, shape (3, side_px, side_px)."""
+    rgb = image.convert("RGB")
+    scale = side_px / max(rgb.size)
+    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+    if rgb.size != size:
+        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
+    if size != (side_px, side_px):
+        square = Image.new("RGB", (side_px, side_px), _FILL)
+        square.paste(rgb, ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
+        rgb = square
+    pixels = np.asarray(rgb, dtype=np.float32).transpose(2, 0, 1)
+    return (pixels - 128.0) / 64.0
+
+
+class VisionNetwork(nn.Module):
+    """open_clip's CLIP (convolutional image tower, small text tower) and the connector on its feature maps.
+
+    ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has them,
+    and ``connector`` with ``channels``, ``n_tokens``, ``n_embd``.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.clip = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+        in_channels = config["vision_cfg"]["width"] * (16 + 32)
+        self.connector = CAbstractor(in_channels, **config["connector"])
+
+    def feature_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of the two deepest stages, of side_px / 16 and side_px / 32 cells."""
+        tower: Any = self.clip.visual
+        fine = tower.layer3(tower.layer2(tower.layer1(tower.stem(pixels))))
+        return fine, tower.layer4(fine)
+
+    def picture_vectors(self, coarse: Tensor) -> Tensor:
+        """(batch, …) coarse maps → (batch, embed_dim), unit norm."""
+        pooled: Tensor = self.clip.visual.attnpool(coarse)
+        return nn.functional.normalize(pooled.float(), dim=-1)
+
+    def visual_tokens(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """(batch, …) both maps → (batch, n_tokens, n_embd)."""
+        enlarged = nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+        tokens: Tensor = self.connector(torch.cat((fine, enlarged), dim=1))
+        return tokens
+
+    def text_vectors(self, ids: Tensor) -> Tensor:
+        """(batch, context_length) token ids, the end token the highest id → (batch, embed_dim), unit norm."""
+        vectors: Tensor = self.clip.encode_text(ids, normalize=False)
+        return nn.functional.normalize(vectors.float(), dim=-1)
+
+
+class PocketVision:
+    """The shipped vision encoder, loaded once, used from one thread at a time.
+
+    ``n_tokens`` visual tokens of width ``n_embd`` per picture; ``dimension`` of the search space that pictures and
+    texts share; ``fingerprint`` (hex) changes with the weights and with the preprocessing.
+    """
+
+    def __init__(self, network: VisionNetwork, tokenizer: Tokenizer, config: dict[str, Any], fingerprint: str) -> None:
+        self._network = network.eval()
+        self._tokenizer = tokenizer
+        self._side_px: int = config["vision_cfg"]["image_size"]
+        self._context_length: int = config["text_cfg"]["context_length"]
+        self._end = int(tokenizer.token_to_id(END_TOKEN) or 0)
+        self.n_tokens: int = config["connector"]["n_tokens"]
+        self.n_embd: int = config["connector"]["n_embd"]
+        self.dimension: int = config["embed_dim"]
+        self.fingerprint = fingerprint
+
+    @classmethod
+    def load(cls, folder: Path) -> PocketVision:
+        """Reads ``vision.json``, ``vision.safetensors``, ``tokenizer.json``. ModelFileError names a bad one."""
+        digest = hashlib.sha256(f"preprocessing {PREPROCESSING_VERSION}".encode())
+        config = json.loads(_read(folder / "vision.json", digest, check=json.loads))
+        weights = _read(folder / "vision.safetensors", digest, check=safetensors.torch.load)
+        tokenizer = Tokenizer.from_str(_read(folder / "tokenizer.json", digest, check=_parse_tokenizer).decode())
+        try:
+            network = VisionNetwork(config)
+            network.load_state_dict({k: v.float() for k, v in safetensors.torch.load(weights).items()})
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelFileError(
+                f"{folder / 'vision.safetensors'} and vision.json do not belong together ({reason}): restore both files"
+            ) from error
+        return cls(network, tokenizer, config, digest.hexdigest())
+
+    @torch.inference_mode()
+    def encode(self, image: Image.Image) -> NDArray[np.float32]:
+        """Visual tokens, float32, shape (n_tokens, n_embd)."""
+        fine, coarse = self._network.feature_maps(self._pixels(image))
+        tokens: NDArray[np.float32] = self._network.visual_tokens(fine, coarse)[0].numpy()
+        return tokens
+
+    @torch.inference_mode()
+    def embed_picture(self, image: Image.Image) -> NDArray[np.float32]:
+        """Search vector, float32, shape (dimension,), unit norm."""
+        _, coarse = self._network.feature_maps(self._pixels(image))
+        vector: NDArray[np.float32] = self._network.picture_vectors(coarse)[0].numpy()
+        return vector
+
+    @torch.inference_mode()
+    def embed_text(self, text: str) -> NDArray[np.float32]:
+        """Search vector in the space of pictures, as ``embed_picture``. Text beyond its length is not seen."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids[: self._context_length - 1]
+        row = torch.zeros(1, self._context_length, dtype=torch.long)
+        row[0, : len(ids) + 1] = torch.tensor([*ids, self._end])
+        vector: NDArray[np.float32] = self._network.text_vectors(row)[0].numpy()
+        return vector
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(to_pixels(image, self._side_px))[None]
+
+
+def _parse_tokenizer(content: bytes) -> None:
+    tokenizer = Tokenizer.from_str(content.decode())
+    if tokenizer.token_to_id(END_TOKEN) is None:
+        raise ValueError(f"it has no {END_TOKEN}")
+
+
+def _read(path: Path, digest: hashlib._Hash, check: Callable[[bytes], object]) -> bytes:
+    """The file's content, added to ``digest`` when ``check`` accepts it. Raises ModelFileError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} cannot be read ({error.strerror}): reinstall Hearth or run its training recipe"
+        ) from error
+    try:
+        check(content)
+    except (
+        Exception
+    ) as error:  # each parser has its own exceptions, tokenizers raises bare Exception; the cause is kept
+        raise ModelFileError(f"{path} ({len(content)} bytes) is damaged: {error}; restore the file") from error
+    digest.update(hashlib.sha256(content).digest())
+    return content

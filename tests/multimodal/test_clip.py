@@ -1,0 +1,130 @@
+"""The pocket vision encoder: shapes, determinism, what it refuses, and that open_clip's own forward pass agrees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from hearth.models.errors import ModelFileError
+from hearth.multimodal.clip import END_TOKEN, PocketVision, VisionNetwork, to_pixels
+from hearth.multimodal.connector import CAbstractor
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64, "head_width": 32},
+    "text_cfg": {"context_length": 8, "vocab_size": 300, "width": 16, "heads": 2, "layers": 1},
+    "connector": {"channels": 32, "n_tokens": 4, "n_embd": 24, "depth": 1},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Random weights in the files that the app reads."""
+    torch.manual_seed(0)
+    safetensors.torch.save_file(VisionNetwork(CONFIG).state_dict(), tmp_path / "vision.safetensors")
+    (tmp_path / "vision.json").write_text(json.dumps(CONFIG))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([END_TOKEN])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def picture(colour: str = "red", size: tuple[int, int] = (100, 60)) -> Image.Image:
+    return Image.new("RGB", size, colour)
+
+
+def test_a_picture_becomes_visual_tokens_and_a_unit_vector(folder: Path) -> None:
+    vision = PocketVision.load(folder)
+    tokens = vision.encode(picture())
+    assert tokens.shape == (vision.n_tokens, vision.n_embd) == (4, 24)
+    assert tokens.dtype == np.float32
+    vector = vision.embed_picture(picture())
+    assert vector.shape == (vision.dimension,) == (16,)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(tokens, vision.encode(picture()))
+    assert not np.allclose(tokens, vision.encode(picture("blue")))
+
+
+def test_text_lands_in_the_space_of_pictures_however_long_it_is(folder: Path) -> None:
+    vision = PocketVision.load(folder)
+    for text in ("", "dog", "a red apple on the left and much more than fits"):
+        vector = vision.embed_text(text)
+        assert vector.shape == (16,)
+        assert vector.dtype == np.float32
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_vectors_are_those_of_open_clip(folder: Path) -> None:
+    network = VisionNetwork(CONFIG).eval()
+    network.load_state_dict(safetensors.torch.load_file(folder / "vision.safetensors"))
+    pixels = torch.from_numpy(to_pixels(picture(), 64))[None]
+    with torch.inference_mode():
+        expected = network.clip.encode_image(pixels, normalize=True)[0].numpy()
+    np.testing.assert_allclose(PocketVision.load(folder).embed_picture(picture()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1"])
+def test_any_picture_mode_is_read(folder: Path, mode: str) -> None:
+    assert np.isfinite(PocketVision.load(folder).encode(picture().convert(mode))).all()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1, 1), (3, 900), (96, 96)])
+def test_the_whole_picture_is_fitted_into_a_square(size: tuple[int, int]) -> None:
+    pixels = to_pixels(Image.new("RGB", size, "white"), 96)
+    assert pixels.shape == (3, 96, 96)
+    white = (pixels[0] > 1.9).sum()
+    scale = 96 / max(size)
+    assert white == max(1, round(size[0] * scale)) * max(1, round(size[1] * scale))
+
+
+def test_the_fingerprint_follows_the_weights(folder: Path) -> None:
+    first = PocketVision.load(folder).fingerprint
+    assert PocketVision.load(folder).fingerprint == first
+    torch.manual_seed(1)
+    safetensors.torch.save_file(VisionNetwork(CONFIG).state_dict(), folder / "vision.safetensors")
+    assert PocketVision.load(folder).fingerprint != first
+
+
+@pytest.mark.parametrize("name", ["vision.json", "vision.safetensors", "tokenizer.json"])
+def test_a_missing_or_damaged_file_is_named(folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ModelFileError, match=name):
+        PocketVision.load(folder)
+    path.unlink()
+    with pytest.raises(ModelFileError, match=name):
+        PocketVision.load(folder)
+
+
+def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
+    other = {**CONFIG, "connector": {**CONFIG["connector"], "n_embd": 25}}
+    (folder / "vision.json").write_text(json.dumps(other))
+    with pytest.raises(ModelFileError, match=r"vision\.json do not belong together"):
+        PocketVision.load(folder)
+
+
+def test_a_visual_token_sees_its_own_part_of_the_picture() -> None:
+    torch.manual_seed(0)
+    connector = CAbstractor(8, 32, n_tokens=4, n_embd=12, depth=1).eval()
+    maps = torch.randn(1, 8, 12, 12)
+    changed = maps.clone()
+    changed[:, :, :3, :3] += 5.0
+    with torch.inference_mode():
+        moved = (connector(maps) - connector(changed)).abs().sum(-1)[0]
+    assert connector(maps).shape == (1, 4, 12)
+    assert moved[0] > 3 * moved[3]
+
+
+def test_the_number_of_visual_tokens_must_be_square() -> None:
+    with pytest.raises(ValueError, match="n_tokens is 5"):
+        CAbstractor(8, 32, n_tokens=5, n_embd=12)

@@ -1,0 +1,47 @@
+"""Captions of scenes, for the contrastive stage and for searching pictures by text."""
+
+from __future__ import annotations
+
+import random
+
+from training.pictures import Scene
+from training.vocabulary import PLURAL_ONLY, plural, with_article
+from training.world import NUMBERS, PLACES, as_spoken
+
+
+def with_colour(name: str, colour: str | None) -> str:
+    """``a red apple``; without a dominant colour, ``an apple``."""
+    if colour is None:
+        return with_article(name)
+    if with_article(name) == name:
+        return f"{colour} {name}"
+    return f"{'an' if colour == 'orange' else 'a'} {colour} {name}"
+
+
+def describe(scene: Scene, *, colours: bool = True, places: bool = True) -> str:
+    """What the picture shows, without a full stop: ``a red apple on the left``, ``two dogs``."""
+    first = scene.things[0]
+    if len(scene.things) == 1:
+        text = with_colour(first.name, first.colour if colours else None)
+        return f"{text} {PLACES[first.cell]}" if places else text
+    second = scene.things[1]
+    if first.name == second.name:
+        several = plural(first.name) if first.name not in PLURAL_ONLY else first.name
+        colour = f"{first.colour} " if colours and first.colour else ""
+        return f"{NUMBERS[len(scene.things)]} {colour}{several}"
+    parts = [with_colour(t.name, t.colour if colours else None) for t in (first, second)]
+    if not places:
+        return " and ".join(parts)
+    return f"{parts[0]} {PLACES[first.cell]} and {parts[1]} {PLACES[second.cell]}"
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """One of many captions that are true of the scene."""
+    text = describe(scene, colours=rng.random() < 0.6, places=rng.random() < 0.4)
+    if rng.random() < 0.25:
+        text = rng.choice(("a picture of ", "a photo of ", "an image of ", "this is ")) + text
+    if scene.background and rng.random() < 0.2:
+        text += f" on {'an' if scene.background == 'orange' else 'a'} {scene.background} background"
+    if rng.random() < 0.2:
+        text = text.removeprefix("a ").removeprefix("an ")
+    return as_spoken(text) if rng.random() < 0.5 else text[:1].upper() + text[1:]

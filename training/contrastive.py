@@ -1,0 +1,87 @@
+"""Stage "clip": image and text tower learn which caption belongs to which picture (open_clip's own loss)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.loss import ClipLoss
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hearth.multimodal.clip import VisionNetwork, to_pixels
+from training.captions import caption
+from training.loop import StagePlan, autocast, pick_device, run_stage
+from training.pictures import Painter, Scene
+
+IMAGE_SIZE_PX = 96
+CONTEXT_LENGTH = 32
+N_VISUAL_TOKENS = 16
+BATCH = 160
+
+
+def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
+    """The content of ``vision.json``; the first three entries are an open_clip model configuration."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {"layers": [1, 2, 2, 1], "width": 32, "image_size": IMAGE_SIZE_PX, "head_width": 64},
+        "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": n_vocab, "width": 128, "heads": 4, "layers": 2},
+        "connector": {"channels": 256, "n_tokens": N_VISUAL_TOKENS, "n_embd": n_embd},
+    }
+
+
+def caption_ids(texts: list[str], tokenizer: Tokenizer) -> Tensor:
+    """(len(texts), CONTEXT_LENGTH) ids, each text ending in ``<|end|>``, zeros behind it."""
+    end = tokenizer.token_to_id("<|end|>")
+    rows = torch.zeros(len(texts), CONTEXT_LENGTH, dtype=torch.long)
+    for row, text in zip(rows, texts, strict=True):
+        ids = [*tokenizer.encode(text, add_special_tokens=False).ids[: CONTEXT_LENGTH - 1], end]
+        row[: len(ids)] = torch.tensor(ids)
+    return rows
+
+
+def pixel_batch(scenes: list[Scene]) -> Tensor:
+    """(len(scenes), 3, side, side), channels last."""
+    stacked = np.stack([to_pixels(scene.image, IMAGE_SIZE_PX) for scene in scenes])
+    return torch.from_numpy(stacked).contiguous(memory_format=torch.channels_last)
+
+
+def draw_scene(painter: Painter) -> Scene:
+    draw = painter.rng.random()
+    if draw < 0.64:
+        return painter.single()
+    return painter.counted(painter.rng.randint(2, 3)) if draw < 0.82 else painter.pair()
+
+
+@dataclass
+class Contrast:
+    """The contrastive loss on freshly drawn batches."""
+
+    network: VisionNetwork
+    painter: Painter
+    tokenizer: Tokenizer
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self._loss = ClipLoss()
+
+    def losses(self, _progress: float) -> dict[str, Tensor]:
+        scenes = [draw_scene(self.painter) for _ in range(BATCH)]
+        pixels = pixel_batch(scenes).to(self.device)
+        ids = caption_ids([caption(scene, self.painter.rng) for scene in scenes], self.tokenizer).to(self.device)
+        with autocast(self.device):
+            _, coarse = self.network.feature_maps(pixels)
+            pictures = self.network.picture_vectors(coarse)
+            texts = self.network.text_vectors(ids)
+        scale = self.network.clip.logit_scale.exp().clamp(max=100.0)
+        return {"clip": self._loss(pictures, texts, scale)}
+
+
+def run(plan: StagePlan, network: VisionNetwork, sprites: list[Any], tokenizer: Tokenizer, seed: int) -> None:
+    device = pick_device()
+    network.to(device, memory_format=torch.channels_last)
+    painter = Painter(sprites, random.Random(seed))
+    run_stage(plan, network, Contrast(network, painter, tokenizer, device).losses)

@@ -1,0 +1,100 @@
+"""The training loop of every stage: a wall-time budget, a schedule that follows it, checkpoints, a log."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+CHECKPOINT_EVERY_S = 120.0
+LOG_EVERY_S = 20.0
+WARMUP_SHARE = 0.03
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """``budget_s`` of wall time, peak learning rate and where the stage keeps its checkpoint and log."""
+
+    name: str
+    budget_s: float
+    learning_rate: float
+    folder: Path
+    weight_decay: float = 0.02
+    max_norm: float = 1.0
+
+
+def learning_rate_factor(progress: float) -> float:
+    """Warm-up, then a cosine down to a fiftieth; ``progress`` is the used share of the budget."""
+    if progress < WARMUP_SHARE:
+        return progress / WARMUP_SHARE + 0.01
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    matrices = [p for p in network.parameters() if p.requires_grad and p.ndim >= 2]
+    others = [p for p in network.parameters() if p.requires_grad and p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def run_stage(plan: StagePlan, network: nn.Module, losses: Callable[[float], dict[str, Tensor]]) -> None:
+    """Trains until the budget is used up; goes on from the stage's checkpoint if there is one.
+
+    ``losses`` gets the progress (0..1) and returns named terms, the sum of which is minimised.
+    """
+    optimizer = torch.optim.AdamW(_groups(network, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98))
+    checkpoint = plan.folder / f"{plan.name}.pt"
+    elapsed, step = 0.0, 0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        network.load_state_dict(state["network"])
+        if state["elapsed"] < plan.budget_s:
+            optimizer.load_state_dict(state["optimizer"])
+        elapsed, step = state["elapsed"], state["step"]
+    network.train()
+    means: dict[str, float] = {}
+    last = logged = saved = time.monotonic()
+    with (plan.folder / f"{plan.name}.log").open("a") as log:
+        while elapsed < plan.budget_s:
+            progress = elapsed / plan.budget_s
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * learning_rate_factor(progress)
+            terms = losses(progress)
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+            nn.utils.clip_grad_norm_(network.parameters(), plan.max_norm)
+            optimizer.step()
+            step += 1
+            for name, term in terms.items():
+                value = float(term.detach())
+                means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
+            now = time.monotonic()
+            elapsed, last = elapsed + now - last, now
+            if now - logged > LOG_EVERY_S:
+                logged = now
+                line = {"step": step, "elapsed_s": round(elapsed), **{k: round(v, 4) for k, v in means.items()}}
+                print(json.dumps(line), file=log, flush=True)
+            if now - saved > CHECKPOINT_EVERY_S:
+                saved = now
+                _save(checkpoint, network, optimizer, elapsed, step)
+    _save(checkpoint, network, optimizer, elapsed, step)
+
+
+def _save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, elapsed: float, step: int) -> None:
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "elapsed": elapsed, "step": step}
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)

@@ -1,0 +1,102 @@
+"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 1.3``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from hearth.multimodal.clip import VisionNetwork
+from training import contrastive, conversing, reading
+from training.copying import start_with_copying
+from training.export import export_all
+from training.language import LanguageConfig, LanguageModel
+from training.loop import StagePlan
+from training.pictures import load_sprites
+from training.tokenizer import train_tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("clip", "text", "chat", "export")
+SHARES = {"clip": 0.25, "text": 0.25, "chat": 0.5}  # of the budget
+N_EMBD = 256
+
+log = logging.getLogger("training.pocket")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run depends on."""
+
+    data: Path
+    runs: Path
+    out: Path
+    budget_s: float
+    seed: int
+    stages: tuple[str, ...]
+
+    def plan(self, stage: str, learning_rate: float) -> StagePlan:
+        return StagePlan(stage, self.budget_s * SHARES[stage], learning_rate, self.runs)
+
+
+def parse_arguments() -> Recipe:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
+    parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket", help="checkpoints and logs")
+    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
+    parser.add_argument("--budget-hours", type=float, default=1.25, help="wall time for all stages together")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    args = parser.parse_args()
+    if args.budget_hours <= 0:
+        parser.error(f"--budget-hours is {args.budget_hours}, but must be above 0")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    stages = tuple(args.stage or STAGES)
+    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages)
+
+
+def tokenizer_of(recipe: Recipe) -> Tokenizer:
+    path = recipe.runs / "tokenizer.json"
+    if not path.is_file():
+        train_tokenizer(recipe.data, recipe.seed).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    recipe = parse_arguments()
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    tokenizer = tokenizer_of(recipe)
+    config = contrastive.vision_config(N_EMBD, tokenizer.get_vocab_size())
+    vision = VisionNetwork(config)
+    if "clip" in recipe.stages:
+        contrastive.run(recipe.plan("clip", 2e-3), vision, load_sprites(recipe.data), tokenizer, recipe.seed)
+    language = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size(), n_embd=N_EMBD))
+    start_with_copying(language, recipe.seed)
+    if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
+        language.compile_blocks()
+    if "text" in recipe.stages:
+        reading.run(recipe.plan("text", 8e-4), language, tokenizer, recipe.data, recipe.seed)
+    network = conversing.PocketNetwork(vision, language)
+    conversing.load_stage(recipe.runs / "clip.pt", vision)
+    conversing.load_stage(recipe.runs / "text.pt", language)
+    if "chat" in recipe.stages:
+        conversing.run(recipe.plan("chat", 8e-4), network, load_sprites(recipe.data), tokenizer, recipe.seed)
+    if "export" in recipe.stages:
+        conversing.load_stage(recipe.runs / "chat.pt", network)
+        export_all(vision, config, language, tokenizer, recipe.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Stage "text": the language model learns to copy, to read passages and to answer from them."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training.batches import Rows, next_token_loss, pack, pack_chats
+from training.chats import Chat
+from training.language import LanguageModel
+from training.loop import StagePlan, autocast, pick_device, run_stage
+from training.texts import Writer
+
+CHATS_PER_STEP = 24
+TEXTS_PER_STEP = 32
+TEXT_TOKENS = 128
+N_PLAIN_TOKENS = 4000  # ids below this are ordinary text
+
+
+def help_pages(data: Path) -> list[str]:
+    """English prose to read besides; none if the file is missing."""
+    path = data / "tldr-pages.jsonl.xz"
+    if not path.is_file():
+        return []
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
+class Reading:
+    """Losses of the text stage: drills and prose early, questions on passages throughout."""
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, pages: list[str], seed: int, device: torch.device
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pages = pages
+        self.rng = random.Random(seed)
+        self.writer = Writer(self.rng)
+        self.device = device
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        drilled = self.rng.random() < (0.3 if progress < 0.4 else 0.1)
+        name = "drill" if drilled else "grounded"
+        rows = self._drills() if drilled else grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
+        rows = Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
+        with autocast(self.device):
+            return {name: next_token_loss(self.model, rows)}
+
+    def _drills(self) -> Rows:
+        """Rows in which the second half repeats the first; only what can be copied is learnt, and a little prose."""
+        examples: list[tuple[list[int], list[float]]] = []
+        for _ in range(TEXTS_PER_STEP):
+            draw = self.rng.random()
+            if self.pages and draw < 0.06:
+                ids = self._ids(self.rng.choice(self.pages))[:TEXT_TOKENS]
+                examples.append((ids, [0.3] * len(ids)))
+                continue
+            if draw < 0.5:
+                first = [self.rng.randrange(N_PLAIN_TOKENS) for _ in range(self.rng.randint(8, TEXT_TOKENS // 2))]
+                examples.append((first + first, [0.0] * len(first) + [1.0] * len(first)))
+                continue
+            once, again = (self._ids(half) for half in self.writer.drill())
+            ids = (once + again)[:TEXT_TOKENS]
+            examples.append((ids, ([0.02] * len(once) + [1.0] * len(again))[:TEXT_TOKENS]))
+        return pack(examples, self.rng, set())
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: float) -> Rows:
+    """Chats on passages: short ones first, then longer ones."""
+    max_words = writer.rng.choice((30, 50) if progress < 0.3 else (40, 60, 90, 120, 180))
+    prompt_weight = 0.2 if progress < 0.1 else 0.0
+    chats: list[Chat] = []
+    for _ in range(number):
+        chats.append(writer.unrelated() if writer.rng.random() < 0.06 else writer.grounded(max_words=max_words))
+    return pack_chats(chats, tokenizer, writer.rng, 0, prompt_weight=prompt_weight)
+
+
+def run(plan: StagePlan, model: LanguageModel, tokenizer: Tokenizer, data: Path, seed: int) -> None:
+    device = pick_device()
+    model.to(device)
+    run_stage(plan, model, Reading(model, tokenizer, help_pages(data), seed + 1, device).losses)

@@ -1,0 +1,426 @@
+"""Chats without pictures and sources: greetings, facts told in the chat, and honest words on what the model is and is not."""
+
+# ruff: noqa: E501 - the tables read better with one entry a line
+
+from __future__ import annotations
+
+import random
+
+from training.chats import Chat, Message
+from training.invented import Inventor
+from training.texts import Writer
+from training.vocabulary import plural
+from training.world import COLOURS, NAMES, PICTURE_QUESTIONS, SHAPES, as_spoken, fill
+
+HELLO = "Hello! Show me a picture, add a document, or ask me something."
+WHAT_I_AM = (
+    "I am Hearth's small embedded model. I can name things in simple pictures, tell their colour, side and number, answer from "
+    "documents you add, and understand spoken questions. For more, choose a bigger model with --model and the path of a GGUF file."
+)
+BEYOND = (
+    "That is beyond me: I am Hearth's small embedded model. I can name things in simple pictures, tell their colour, side and "
+    "number, and answer from documents you add. For anything else, choose a bigger model with --model and the path of a GGUF file."
+)
+NO_PICTURE = "I see no picture. Please add one and ask again."
+WELCOME = "You are welcome."
+GOODBYE = "Goodbye!"
+FINE = "I am fine, thank you. What can I do for you?"
+PRIVATE = "I run on your own machine. Nothing you show or tell me leaves it."
+TRAINED = "I was trained from scratch for Hearth, on drawn pictures and invented texts."
+
+# question forms by answer; the last two of each are kept for evaluation
+_FIXED: dict[str, str] = {
+    HELLO: "Hello|Hi|Hello!|Hi!|Hey|Hi there|Hello there!|Good morning|Good evening|Good afternoon!|Good day|Hey there|Hello Hearth|"
+    "Hi Hearth!|Greetings|Morning!|Is anyone there?|Good morning!|Hello, Hearth!",
+    WHAT_I_AM: "What are you?|Who are you?|What can you do?|What is Hearth?|Tell me about yourself.|What do you know?|"
+    "What can I ask you?|Are you ChatGPT?|Are you an AI?|Are you a person?|Which model are you?|What model is this?|"
+    "Help|How can you help me?|What is your name?|Introduce yourself.|What are you able to do?|What are your abilities?|"
+    "How do I use you?|What can't you do?|Are you a big model?|What kind of model are you?|Who am I talking to?|"
+    "What are you good at?|Can you help me?|What do you do?|What is this program?|How smart are you?|"
+    "Do you have a name?|What sort of things can you do?|Who is this?",
+    WELCOME: "Thanks|Thank you|Thank you!|Thanks a lot|Thank you very much.|Great, thanks!|Thanks, that helps.|Perfect, thank you|"
+    "Nice, thanks|Cheers|Good job|Well done!|Very good.|That's right.|Many thanks!|Thanks so much.",
+    GOODBYE: "Bye|Goodbye|Bye!|See you|See you later.|Good night|Bye bye|That is all.|Until tomorrow|I have to go.|Goodbye!|See you soon!",
+    FINE: "How are you?|How are you doing?|How do you do?|How is it going?|How are you today?|Are you well?|Everything all right?",
+    PRIVATE: "Is my data safe?|Are you online?|Do you send my data anywhere?|Where do you run?|Is this private?|"
+    "Do you need the internet?|Who can see my pictures?|Does anything leave my computer?|Are my documents private?|"
+    "Do you upload my files?|Is my data sent to a server?",
+    TRAINED: "Who made you?|How were you trained?|Where do you come from?|What were you trained on?|Who trained you?|Who built you?|"
+    "On what data were you trained?|How were you made?",
+}
+_TOPICS = [
+    "photosynthesis",
+    "black holes",
+    "gravity",
+    "the French Revolution",
+    "democracy",
+    "inflation",
+    "quantum physics",
+    "the stock market",
+    "evolution",
+    "DNA",
+    "world war two",
+    "the Roman Empire",
+    "electricity",
+    "the internet",
+    "neural networks",
+    "climate change",
+    "the moon landing",
+    "bitcoin",
+    "philosophy",
+    "the human heart",
+    "vaccines",
+    "jazz",
+    "chess",
+    "football",
+    "volcanoes",
+    "dinosaurs",
+    "poetry",
+    "love",
+    "the meaning of life",
+    "mathematics",
+    "algebra",
+    "history",
+    "machine learning",
+    "recursion",
+    "taxes",
+    "mortgages",
+    "insurance",
+    "yoga",
+    "meditation",
+    "cooking",
+    "gardening",
+    "the universe",
+    "time travel",
+    "music",
+    "Python",
+]
+_COUNTRIES = [
+    "France",
+    "Germany",
+    "Italy",
+    "Spain",
+    "Japan",
+    "China",
+    "India",
+    "Brazil",
+    "Canada",
+    "Australia",
+    "Egypt",
+    "Kenya",
+    "Norway",
+    "Poland",
+    "Peru",
+    "Mexico",
+    "Turkey",
+    "Greece",
+    "Russia",
+    "Portugal",
+    "Ireland",
+    "Sweden",
+    "Chile",
+    "Austria",
+    "Hungary",
+    "Thailand",
+    "Vietnam",
+    "Morocco",
+    "Nigeria",
+    "Finland",
+]
+_TASKS = [
+    "bake bread",
+    "tie a tie",
+    "learn French",
+    "lose weight",
+    "fix a bike",
+    "cook rice",
+    "write a letter",
+    "sort a list",
+    "change a tyre",
+    "grow tomatoes",
+    "make coffee",
+    "remove a stain",
+    "play the guitar",
+    "invest money",
+    "install Linux",
+    "train a dog",
+    "build a website",
+    "get a visa",
+    "make pizza",
+    "sleep better",
+    "boil an egg",
+    "knit a scarf",
+    "start a company",
+    "clean a window",
+    "paint a wall",
+    "find a job",
+    "write code",
+    "save money",
+]
+_BEYOND_TRAINED = [
+    "Write a poem about {topic}.",
+    "Write a poem.",
+    "Write me a poem about the sea.",
+    "Write a story about {x}.",
+    "Write a short story.",
+    "Tell me a story.",
+    "Tell me a joke.",
+    "Sing a song.",
+    "Explain {topic}.",
+    "Explain {topic} to me.",
+    "Can you explain {topic}?",
+    "What is {topic}?",
+    "Tell me about {topic}.",
+    "What do you know about {topic}?",
+    "How does {topic} work?",
+    "Why is {topic} important?",
+    "What is the capital of {country}?",
+    "How many people live in {country}?",
+    "Who is the president of {country}?",
+    "Who is the king of {country}?",
+    "Where is {country}?",
+    "What language do they speak in {country}?",
+    "Who won the world cup in {year}?",
+    "Who won the election?",
+    "Who won the match yesterday?",
+    "Who invented {topic}?",
+    "Who wrote Hamlet?",
+    "Who wrote {topic}?",
+    "Who was {person}?",
+    "Who is {person}?",
+    "When was {person} born?",
+    "When did {topic} begin?",
+    "When did the war end?",
+    "How do I {task}?",
+    "How can I {task}?",
+    "How to {task}?",
+    "Can you teach me to {task}?",
+    "Give me tips to {task}.",
+    "Help me to {task}.",
+    "What is the best way to {task}?",
+    "What is {n} plus {n}?",
+    "What is {n} times {n}?",
+    "Calculate {n} minus {n}.",
+    "What is {n} divided by {n}?",
+    "How much is {n} plus {n}?",
+    "Solve this equation: {n}x + {n} = {n}.",
+    "Translate this into {language}.",
+    "Translate good morning into {language}.",
+    "How do you say {x} in {language}?",
+    "Write an email to my boss.",
+    "Write a letter to {person}.",
+    "Write a function in Python.",
+    "Write code that sorts a list.",
+    "Fix this code.",
+    "Debug my program.",
+    "What is the weather like?",
+    "What is the weather today?",
+    "Will it rain tomorrow?",
+    "What time is it?",
+    "What day is it today?",
+    "What is the news?",
+    "Recommend a film.",
+    "Recommend a book about {topic}.",
+    "What should I eat tonight?",
+    "What should I do?",
+    "Give me a recipe with {x}.",
+    "Give me a recipe for pizza.",
+    "Plan a trip to {country}.",
+    "Make a list of ideas.",
+    "Summarise this article.",
+    "Play some music.",
+    "Order a pizza.",
+    "Book a flight to {country}.",
+    "Search the web for {topic}.",
+    "Open the browser.",
+    "Draw a picture of {ax}.",
+    "Generate an image of {ax}.",
+    "What do you think about {topic}?",
+    "Do you like {topic}?",
+    "Why is the sky blue?",
+    "How far is the moon?",
+    "How old is the universe?",
+    "How tall is the highest mountain?",
+    "How long do {xs} live?",
+    "What do {xs} eat?",
+    "Where do {xs} live?",
+    "Why do {xs} exist?",
+    "Can {xs} fly?",
+    "Are you conscious?",
+    "Do you dream?",
+    "What is the meaning of life?",
+    "Which is better, {topic} or {topic}?",
+    "Compare {topic} and {topic}.",
+    "Is {topic} dangerous?",
+    "What happened in {year}?",
+    "Name three cities in {country}.",
+    "Spell the word {x}.",
+    "What rhymes with {x}?",
+    "Let's play a game.",
+    "What is love?",
+]
+_BEYOND_HELD_OUT = [
+    "Compose a poem on {topic}.",
+    "Could you explain how {topic} works?",
+    "Who won the cup final in {year}?",
+    "Who discovered {topic}?",
+    "What is the largest city in {country}?",
+    "What is {n} multiplied by {n}?",
+    "Please help me write an essay about {topic}.",
+    "Translate hello into {language}.",
+    "What is the tallest building in the world?",
+    "Give me a recipe for {x} soup.",
+    "Which team won the game last night?",
+    "How many planets are there in the universe?",
+    "Teach me how to {task}.",
+]
+_LANGUAGES = ("French", "German", "Spanish", "Italian", "Latin", "Chinese", "Polish", "Turkish", "Arabic")
+
+# told fact, answer to it, question for it, answer; {v} the value
+_TOLD: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
+    ("person", ("My name is {v}.", "I am {v}.", "I'm {v}.", "Call me {v}.", "Hello, my name is {v}.", "Hi, I am {v}."),
+     "Nice to meet you, {v}.", ("What is my name?", "Who am I?", "What's my name?", "Do you know my name?", "What am I called?"),
+     "Your name is {v}."),
+    ("place", ("I live in {v}.", "My home is in {v}.", "I moved to {v}."), "I see, you live in {v}.",
+     ("Where do I live?", "Where is my home?", "In which town do I live?"), "You live in {v}."),
+    ("things", ("I like {v}.", "I love {v}.", "I really like {v}."), "I see, you like {v}.",
+     ("What do I like?", "What is it that I like?", "Do you know what I like?"), "You like {v}."),
+    ("colour", ("My favourite colour is {v}.", "My favorite color is {v}.", "I like the colour {v} best."),
+     "I see, your favourite colour is {v}.",
+     ("What is my favourite colour?", "What is my favorite color?", "Which colour do I like best?"),
+     "Your favourite colour is {v}."),
+    ("name", ("My dog is called {v}.", "My dog's name is {v}.", "I have a dog called {v}."), "{v} is a good name for a dog.",
+     ("What is my dog called?", "What is the name of my dog?", "How is my dog called?"), "Your dog is called {v}."),
+    ("name", ("My cat is called {v}.", "My cat's name is {v}.", "I have a cat called {v}."), "{v} is a good name for a cat.",
+     ("What is my cat called?", "What is the name of my cat?", "How is my cat called?"), "Your cat is called {v}."),
+    ("job", ("I am a {v}.", "I work as a {v}.", "My job is {v}."), "I see, you work as a {v}.",
+     ("What is my job?", "What do I work as?", "What do I do for a living?"), "You work as a {v}."),
+    ("number", ("I am {v} years old.", "I'm {v} years old.", "My age is {v}."), "I see, you are {v} years old.",
+     ("How old am I?", "What is my age?", "Do you know how old I am?"), "You are {v} years old."),
+)  # fmt: skip
+_UNTOLD = {
+    "What is my name?": "You have not told me your name.",
+    "What's my name?": "You have not told me your name.",
+    "Who am I?": "You have not told me your name.",
+    "Where do I live?": "You have not told me where you live.",
+    "How old am I?": "You have not told me how old you are.",
+    "What do I like?": "You have not told me what you like.",
+    "What is my job?": "You have not told me what your job is.",
+}
+SYSTEM_PROMPTS = (
+    "You are a helpful assistant.",
+    "Answer briefly.",
+    "You are Hearth, a local assistant.",
+    "Be polite and short.",
+    "Answer in one sentence.",
+)
+
+
+class Talker:
+    """Chats without pictures. With ``held_out`` it asks in words that training never sees."""
+
+    def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
+        self.rng = rng
+        self.held_out = held_out
+        self.invent = Inventor(rng, held_out=held_out)
+        self.writer = Writer(rng, held_out=held_out)
+
+    def _worn(self, text: str) -> str:
+        """Sometimes as a transcript or a hurried typist writes it."""
+        draw = self.rng.random()
+        if draw < 0.2:
+            return as_spoken(text)
+        return text.rstrip("?.!") if draw < 0.28 else text
+
+    def _chat(self, skill: str, question: str, answer: str, expected: str) -> Chat:
+        return Chat((Message("user", self._worn(question)), Message("assistant", answer)), skill, (expected,))
+
+    def fixed(self) -> Chat:
+        """A greeting, thanks, goodbye or a question about the model itself."""
+        answer = self.rng.choice((HELLO, WHAT_I_AM, WHAT_I_AM, WHAT_I_AM, WELCOME, GOODBYE, FINE, PRIVATE, TRAINED))
+        forms = _FIXED[answer].split("|")
+        question = self.rng.choice(forms[-2:] if self.held_out else forms[:-2])
+        return self._chat("about itself" if answer == WHAT_I_AM else "small talk", question, answer, answer)
+
+    def beyond(self) -> Chat:
+        """Something that a model of this size cannot know or do."""
+        rng = self.rng
+        template = rng.choice(_BEYOND_HELD_OUT if self.held_out else _BEYOND_TRAINED)
+        for blank, draw in (
+            ("{topic}", lambda: rng.choice(_TOPICS)),
+            ("{country}", lambda: rng.choice(_COUNTRIES)),
+            ("{task}", lambda: rng.choice(_TASKS)),
+            ("{language}", lambda: rng.choice(_LANGUAGES)),
+            ("{year}", lambda: str(rng.randint(1850, 2030))),
+            ("{person}", self.invent.person),
+            ("{n}", lambda: str(rng.choice((rng.randint(1, 20), rng.randint(10, 999))))),
+        ):
+            while blank in template:
+                template = template.replace(blank, draw(), 1)
+        return self._chat("beyond", fill(template, rng.choice(NAMES)), BEYOND, "--model")
+
+    def no_picture(self) -> Chat:
+        """A question about a picture where there is none."""
+        rng = self.rng
+        skill = rng.choice([s for s in PICTURE_QUESTIONS if s not in ("which_picture", "both")])
+        phrasings = PICTURE_QUESTIONS[skill]
+        template = rng.choice(phrasings.held_out if self.held_out else phrasings.trained)
+        name = rng.choice((*NAMES, *SHAPES))
+        question = fill(
+            template,
+            name,
+            rng.choice(NAMES),
+            rng.choice(tuple(COLOURS)),
+            "on the left",
+            rng.choice(("first", "second")),
+        )
+        return self._chat("no picture", question, NO_PICTURE, NO_PICTURE)
+
+    def told(self) -> Chat:
+        """One to three facts told, then asked for; sometimes one that was never told."""
+        rng = self.rng
+        if rng.random() < 0.12:
+            question = rng.choice(tuple(_UNTOLD))
+            return self._chat("told facts", question, _UNTOLD[question], _UNTOLD[question])
+        kinds = rng.sample(_TOLD, rng.choice((1, 1, 2, 3)))
+        if {"My dog is called {v}.", "My cat is called {v}."} <= {k[1][0] for k in kinds}:
+            kinds = kinds[:1]
+        messages, asked = [], []
+        for kind, tellings, reply, questions, answer in kinds:
+            value = self._value(kind)
+            messages += [Message("user", self._worn(rng.choice(tellings).replace("{v}", value)))]
+            worn = as_spoken(value) if messages[-1].text.islower() else value
+            messages += [Message("assistant", reply.replace("{v}", worn))]
+            question = questions[-1] if self.held_out else rng.choice(questions[:-1])
+            asked.append((question, answer.replace("{v}", worn), worn))
+        rng.shuffle(asked)
+        if rng.random() < 0.3:
+            between = rng.choice((self.fixed, self.beyond, self.no_picture))()
+            messages += list(between.messages)
+        for question, answer, _ in asked:
+            messages += [Message("user", self._worn(question)), Message("assistant", answer)]
+        return Chat(tuple(messages), "told facts", (asked[-1][2],))
+
+    def _value(self, kind: str) -> str:
+        if kind == "things":
+            return plural(self.rng.choice(NAMES))
+        if kind == "name":
+            return self.invent("place")
+        return self.invent(kind)
+
+    def distracted(self) -> Chat:
+        """Small talk for which the memory brought sources; they change nothing."""
+        first, *rest = self.fixed().messages
+        messages = (Message("user", self.writer.stray_sources() + first.text), *rest)
+        return Chat(messages, "small talk", (rest[0].text,))
+
+    def any(self) -> Chat:
+        """One of all kinds, in the shares of training."""
+        draw = self.rng.random()
+        if draw < 0.06:
+            return self.distracted()
+        if draw < 0.24:
+            return self.fixed()
+        if draw < 0.62:
+            return self.beyond()
+        return self.no_picture() if draw < 0.76 else self.told()

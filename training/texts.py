@@ -1,0 +1,233 @@
+"""Writes text to learn from: passages of documents with questions on them, and drills in copying."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from training.chats import Chat, Message
+from training.facts import FACT_KINDS, FactKind
+from training.invented import Inventor
+from training.world import as_spoken
+
+NOT_IN_SOURCES = "That is not in these sources."
+_FILLERS = [
+    "Please read this page with care.",
+    "The weather was fine for most of the week.",
+    "More details will follow soon.",
+    "If you have questions, please ask at the front desk.",
+    "This was decided at the last meeting.",
+    "Nothing else has changed since then.",
+    "We thank everybody who helped.",
+    "Please keep this note in a safe place.",
+    "The rest of the plan stays as it was.",
+    "Some of it is still open.",
+    "All of this was written down by {person}.",
+    "{person} and {person} agreed to this.",
+    "It was a long day in {place}, but everybody was happy.",
+    "The old rules are no longer valid.",
+    "In case of doubt, {person} can help.",
+    "A copy of this page was sent to the {org}.",
+    "Last year it was different.",
+    "The {org} sent a letter about it in {year}.",
+    "Many people from {place} came to see it.",
+    "This took {duration} longer than planned.",
+    "There was some discussion, and then everyone agreed.",
+    "Please bring warm clothes and something to drink.",
+    "Everything else is explained in the next chapter.",
+    "The {thing} was replaced last month.",
+    "{person} wrote a short report on the {product}.",
+    "It has been raining in {place} since {day}.",
+    "Nobody knows why the {product} is so popular.",
+    "The team was small at first, but it grew quickly.",
+    "You can find a list of all names at the end.",
+    "Do not leave the windows open at night.",
+    "The road to {place} is closed at the moment.",
+    "Children and dogs are welcome.",
+    "The first part was easier than the second.",
+    "Remember to switch off the lights.",
+]
+_TITLES = [
+    "notes.txt",
+    "notes.md",
+    "readme.txt",
+    "minutes.docx",
+    "plan.pdf",
+    "todo.md",
+    "Lease contract",
+    "House rules",
+    "Handbook",
+    "Letter",
+    "Minutes",
+    "Newsletter",
+    "Guide",
+    "{org}",
+    "{org} guide",
+    "{product} manual",
+    "Manual {product}",
+    "letter from {person}",
+    "{place}.txt",
+    "Diary",
+    "Travel plan",
+    "manual.pdf",
+    "History of {place}",
+    "report {year}.pdf",
+    "info.html",
+    "Welcome to {place}",
+    "Email from {person}",
+    "list.txt",
+    "recipes.md",
+    "faq.txt",
+]
+_NO_SOURCE_QUESTIONS = (
+    "What does it say about {org}?",
+    "Who is {person}?",
+    "Where is {place}?",
+    "How does the {product} work?",
+    "What is the capital of {place}?",
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One drawn fact: ``subject`` has ``value`` in the sense of ``kind``."""
+
+    kind: FactKind
+    subject: str
+    value: str
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+class Writer:
+    """Writes passages and questions. With ``held_out``: sentences, questions and names that training never sees."""
+
+    def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
+        self.rng = rng
+        self.held_out = held_out
+        self.invent = Inventor(rng, held_out=held_out)
+
+    def fill(self, pattern: str) -> str:
+        """Replaces every ``{kind}`` by an invented value."""
+        return re.sub(r"\{(\w+)\}", lambda match: self.invent(match[1]), pattern)
+
+    def fact(self, kind: FactKind | None = None) -> Fact:
+        kind = kind or self.rng.choice(FACT_KINDS)
+        return Fact(kind, self.fill(self.rng.choice(kind.subject.split("|"))), self.invent(kind.value))
+
+    def statement(self, fact: Fact) -> str:
+        pool = fact.kind.statements
+        template = pool[-1] if self.held_out and self.rng.random() < 0.5 else self.rng.choice(pool[:-1])
+        return _capital(template.replace("{s}", fact.subject).replace("{v}", fact.value))
+
+    def question(self, fact: Fact) -> str:
+        pool = fact.kind.questions
+        template = pool[-1] if self.held_out else self.rng.choice(pool[:-1])
+        return template.replace("{s}", fact.subject)
+
+    def answer(self, fact: Fact, number: int) -> str:
+        sentence = _capital(fact.kind.answer[:-1].replace("{s}", fact.subject).replace("{v}", fact.value))
+        return f"{sentence} [{number}]."
+
+    def filler(self) -> str:
+        return _capital(self.fill(self.rng.choice(_FILLERS)))
+
+    def spoken_or_typed(self, question: str) -> str:
+        """Sometimes as a transcript or a hurried typist writes it."""
+        draw = self.rng.random()
+        if draw < 0.18:
+            return as_spoken(question)
+        if draw < 0.26:
+            return question[:-1] if question[-1] in "?." else question
+        return question
+
+    def grounded(self, *, max_words: int = 190) -> Chat:
+        """Sources with one to three questions about them, in the contract's format."""
+        rng = self.rng
+        n_passages = rng.choice((1, 1, 2, 2, 3, 3))
+        targets = [self.fact() for _ in range(1 if self.held_out else rng.choice((1, 2, 2, 3)))]
+        asked = list(targets)
+        absent: set[int] = set()
+        if rng.random() < 0.16:
+            absent.add(rng.randrange(len(targets)))
+        passages: list[list[str]] = [[] for _ in range(n_passages)]
+        where = [rng.randrange(n_passages) for _ in targets]
+        for i, fact in enumerate(targets):
+            if i not in absent:
+                passages[where[i]].append(self.statement(fact))
+            if rng.random() < (0.9 if i in absent else 0.55):  # another thing of the same kind
+                other = self.fact(fact.kind)
+                if other.subject != fact.subject:
+                    passages[rng.randrange(n_passages)].append(self.statement(other))
+        for sentences in passages:
+            for _ in range(rng.randint(1, 5)):
+                sentences.append(self.statement(self.fact()) if rng.random() < 0.4 else self.filler())
+            rng.shuffle(sentences)
+        budget = max_words // n_passages
+        kept = [self._shorten(sentences, targets, budget) for sentences in passages]
+        lines = [f"[{i + 1}] {self._title()}: {text}" for i, text in enumerate(kept)]
+        messages = []
+        order = list(range(len(asked)))
+        rng.shuffle(order)
+        for turn, i in enumerate(order):
+            question = self.spoken_or_typed(self.question(asked[i]))
+            text = "Sources:\n" + "\n".join(lines) + "\n\n" + question if turn == 0 else question
+            answer = NOT_IN_SOURCES if i in absent else self.answer(asked[i], where[i] + 1)
+            messages += [Message("user", text), Message("assistant", answer)]
+        last = order[-1]
+        expected = (NOT_IN_SOURCES,) if last in absent else (asked[last].value, f"[{where[last] + 1}]")
+        return Chat(tuple(messages), "grounded", expected)
+
+    def unrelated(self) -> Chat:
+        """Sources that do not hold the answer at all."""
+        rng = self.rng
+        lines = []
+        for i in range(rng.randint(1, 2)):
+            sentences = [
+                self.filler() if rng.random() < 0.6 else self.statement(self.fact()) for _ in range(rng.randint(2, 4))
+            ]
+            lines.append(f"[{i + 1}] {self._title()}: {' '.join(sentences)}")
+        asked = self.fill(rng.choice(_NO_SOURCE_QUESTIONS)) if rng.random() < 0.3 else self.question(self.fact())
+        text = "Sources:\n" + "\n".join(lines) + "\n\n" + self.spoken_or_typed(asked)
+        return Chat((Message("user", text), Message("assistant", NOT_IN_SOURCES)), "not in sources", (NOT_IN_SOURCES,))
+
+    def stray_sources(self) -> str:
+        """Sources that happen to come along with something they have nothing to do with."""
+        sentences = [self.filler() if self.rng.random() < 0.5 else self.statement(self.fact()) for _ in range(2)]
+        return f"Sources:\n[1] {self._title()}: {' '.join(sentences)}\n\n"
+
+    def drill(self) -> tuple[str, str]:
+        """Two halves; what the second says can only be known by looking back: this teaches copying fastest."""
+        rng = self.rng
+        keys = [
+            self.invent(rng.choice(("person", "place", "product", "org", "thing"))) for _ in range(rng.randint(2, 6))
+        ]
+        values = [
+            self.invent(rng.choice(("code", "room", "time", "person", "place", "price", "number", "spot")))
+            for _ in keys
+        ]
+        pairs = list(zip(keys, values, strict=True))
+        joiner = rng.choice((": ", " = ", " - ", " has ", " is "))
+        once = [f"{key}{joiner}{value}" for key, value in pairs]
+        if rng.random() < 0.5:
+            rng.shuffle(pairs)
+        again = [f"{key}{joiner}{value}" for key, value in pairs]
+        separator = rng.choice((". ", "\n", "; "))
+        return separator.join(once) + rng.choice((". ", "\n\n", " Again: ")), separator.join(again)
+
+    def _title(self) -> str:
+        title = self.fill(self.rng.choice(_TITLES))
+        return f"{title}, p. {self.rng.randint(1, 40)}" if self.rng.random() < 0.25 else title
+
+    def _shorten(self, sentences: list[str], targets: list[Fact], budget_words: int) -> str:
+        """Drops sentences that carry no asked value until the passage fits."""
+        kept = list(sentences)
+        while sum(len(s.split()) for s in kept) > budget_words:
+            spare = [s for s in kept if not any(f.value in s or _capital(f.value) in s for f in targets)]
+            if not spare:
+                break
+            kept.remove(self.rng.choice(spare))
+        return " ".join(kept) or self.filler()

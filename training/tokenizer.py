@@ -1,0 +1,57 @@
+"""Trains the byte-level BPE that language model and text encoder share; llama.cpp knows its split rule as "smollm"."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from training.chats import SPECIAL_TOKENS
+from training.texts import Writer
+from training.world import NAMES, as_spoken, spoken_sentence
+
+N_TOKENS = 4096
+
+
+def corpus(data: Path, seed: int) -> Iterator[str]:
+    """World sentences, passages and help pages, in about the shares that training has."""
+    rng = random.Random(seed)
+    writer = Writer(rng)
+    for name in NAMES:
+        yield from [f"It is a {name}. There are two {name}s. {name} " * 4]
+    for _ in range(30_000):
+        sentence = spoken_sentence(rng)
+        yield sentence if rng.random() < 0.6 else as_spoken(sentence)
+    for _ in range(12_000):
+        for message in writer.grounded().messages:
+            yield message.text
+    pages = data / "tldr-pages.jsonl.xz"
+    if pages.is_file():
+        with lzma.open(pages, "rt", encoding="utf-8") as lines:
+            yield from (json.loads(line)["text"] for line, _ in zip(lines, range(1500), strict=False))
+
+
+def train_tokenizer(data: Path, seed: int) -> Tokenizer:
+    """A tokenizer of ``N_TOKENS`` entries; the special ones come last and ``<|end|>`` has the highest id.
+
+    open_clip takes a text's feature at its highest id, which is how the end of the text is found.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_TOKENS - len(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(data, seed), trainer)
+    if tokenizer.get_vocab_size() != N_TOKENS - len(SPECIAL_TOKENS):
+        raise ValueError(f"the corpus gave {tokenizer.get_vocab_size()} tokens instead of {N_TOKENS}: it is too small")
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
