@@ -19,6 +19,7 @@ WINDOW_S = 30.0  # what a Whisper encoder takes; shorter sound is padded with si
 SAMPLE_RATE = 16_000
 MOST_TOKENS_PER_S = 8.0  # fast English is about 5; a decoder that loops is stopped here
 SPARE_TOKENS = 16
+BEAM_SIZE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class WhisperModel:
             language=None if self.is_multilingual else "en",
             without_timestamps=True,
             fp16=fp16,
+            beam_size=BEAM_SIZE,
             sample_len=self._most_tokens(len(samples) / SAMPLE_RATE),
         )
         self._check = check or _never

@@ -1,7 +1,7 @@
 """Trains the pocket speech model: ``python -m training.speech --budget-hours 1``. Seeded, resumable, on CPU or CUDA.
 
-Mostly on short windows with CTC beside the decoder's loss (Watanabe et al. 2017), some, and at the end half of the
-batches, on windows of 30 s as Whisper pads them. The learning rate follows the share of the time budget that is used,
+Mostly on short windows with CTC beside the decoder's loss (Watanabe et al. 2017), some later
+batches on windows of 30 s as Whisper pads them. The learning rate follows the share of the time budget that is used,
 so a budget always ends well.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -25,11 +25,14 @@ from torch.nn import functional
 from training.speech_batches import BatchOptions, seed_of, stream
 from training.speech_model import SpeechModel, SpeechShape, export, used_tokens
 
-FULL_WINDOW_SHARES = ((0.3, 0.0), (0.8, 0.06), (1.0, 0.5))  # until this share of the budget: so many batches of 30 s
-EASY_UNTIL = 0.3  # share of the budget with clean single sentences only
+FULL_WINDOWS_FROM = 0.5  # share of the budget after which some batches are windows of 30 s
+FULL_WINDOW_SHARE = 0.06
+CTC_WEIGHT = 0.4
+EASY_UNTIL = 0.55  # share of the budget with clean single sentences only
 SAMPLED_TOKENS = 4096  # the softmax over the whole used vocabulary would be half of a step on CPU
 CHECKPOINT_EVERY_S = 240.0
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+MUON_LR_SCALE = 4.0  # of AdamW's learning rate
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,17 @@ class SpeechTraining:
     shape: SpeechShape = field(default_factory=SpeechShape)
 
 
+def _optimizers(model: SpeechModel) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) for the matrices inside the blocks, AdamW for everything else."""
+    inside = [p for name, p in model.named_parameters() if ".blocks." in name and p.ndim == 2]
+    known = {id(p) for p in inside}
+    others = [p for p in model.parameters() if id(p) not in known]
+    return [
+        torch.optim.Muon(inside, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
 class SpeechTrainer:
     """One run: model, optimizer, time spent. ``train`` goes on from the last checkpoint in the folder."""
 
@@ -58,12 +72,10 @@ class SpeechTrainer:
         torch.manual_seed(options.seed)
         self.token_ids = self._token_ids()
         self.model = SpeechModel(options.shape, len(self.token_ids)).to(self.device)
-        plain = [p for p in self.model.parameters() if p.ndim < 2]
-        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
-        groups = [{"params": matrices, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.peak_lr, betas=(0.9, 0.98), fused=True)
+        self.optimizers = _optimizers(self.model)
         self.step = 0
         self.spent_s = 0.0
+        self._stop = False
         self._resume()
 
     @property
@@ -83,7 +95,8 @@ class SpeechTrainer:
         if state["version"] != CHECKPOINT_VERSION or state["shape"] != asdict(self.options.shape):
             raise ValueError(f"{self._checkpoint} belongs to another model shape; remove it to start again")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.spent_s = state["step"], state["spent_s"]
 
     def save(self) -> None:
@@ -92,7 +105,7 @@ class SpeechTrainer:
             "version": CHECKPOINT_VERSION,
             "shape": asdict(self.options.shape),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "spent_s": self.spent_s,
         }
@@ -108,7 +121,7 @@ class SpeechTrainer:
 
     def _learning_rate(self) -> float:
         warmup = min(1.0, (self.step + 1) / self.options.warmup_steps)
-        return self.options.peak_lr * warmup * max(0.02, 0.5 * (1 + math.cos(math.pi * self.progress)))
+        return self.options.peak_lr * warmup * max(0.01, 1.0 - self.progress)
 
     def _candidates(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens the softmax is over, those of the batch and a drawn rest, and the targets as indices into them."""
@@ -133,30 +146,36 @@ class SpeechTrainer:
         accuracy = (logits.detach().argmax(-1)[counted] == targets[counted]).float().mean().item()
         return decoder_loss, ctc_loss, accuracy
 
-    def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
+    def update(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """One optimizer step; the losses and the share of tokens that were foreseen."""
         decoder_loss, ctc_loss, accuracy = self._losses(batch)
-        weight = 0.5 if self.progress < 0.5 else 0.2
-        self.optimizer.zero_grad(set_to_none=True)
+        weight = CTC_WEIGHT
+        self.model.zero_grad(set_to_none=True)
         ((1 - weight) * decoder_loss + weight * ctc_loss).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        self.optimizer.step()
+        for optimizer, scale in zip(self.optimizers, (MUON_LR_SCALE, 1.0), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate() * scale
+            optimizer.step()
         self.model.hold_unused_channel()
         return {"loss": decoder_loss.item(), "ctc": ctc_loss.item(), "accuracy": accuracy}
 
+    def stop(self) -> None:
+        """Ends ``train`` after the step that runs, with everything saved."""
+        self._stop = True
+
     def train(self) -> None:
-        """Trains until the budget is used, then exports."""
+        """Trains until the budget is used or ``stop`` is called, then saves and exports."""
         easy = self.progress < EASY_UNTIL
         short, full = self._stream(easy=easy), self._stream(full=True)
         choose = random.Random(seed_of(self.options.seed, self.step))
         sums: dict[str, float] = {}
         last_save, counted, last = self.spent_s, 0, time.monotonic()
-        while self.progress < 1.0:
+        while self.progress < 1.0 and not self._stop:
             if easy and self.progress >= EASY_UNTIL:
                 easy, short = False, self._stream()
-            share = next(share for until, share in FULL_WINDOW_SHARES if self.progress <= until)
-            figures = self._update(next(full if choose.random() < share else short))
+            share = FULL_WINDOW_SHARE if self.progress > FULL_WINDOWS_FROM else 0.0
+            figures = self.update(next(full if choose.random() < share else short))
             now = time.monotonic()
             self.spent_s += now - last
             last = now
@@ -203,7 +222,9 @@ def main() -> None:
     options = SpeechTraining(
         arguments.folder, arguments.output, arguments.budget_hours, arguments.seed, arguments.threads, arguments.shards
     )
-    SpeechTrainer(options).train()
+    trainer = SpeechTrainer(options)
+    signal.signal(signal.SIGTERM, lambda *_: trainer.stop())
+    trainer.train()
 
 
 if __name__ == "__main__":

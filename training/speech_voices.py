@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("last", type=int, help="one past the last shard")
     parser.add_argument("--folder", type=Path, default=Path("training/runs/speech/shards"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--world-share", type=float, default=0.6)
+    parser.add_argument("--world-share", type=float, default=0.7)
     options = parser.parse_args()
     for index in range(options.first, options.last):
         write_shard(options.folder, index, seed=options.seed, world_share=options.world_share)
