@@ -62,7 +62,7 @@ class MemoryTab:
             "trigger_mode": "multiple",
             **_QUIET,
         }
-        quick: dict[str, Any] = {"queue": False, "trigger_mode": "multiple", **_QUIET}
+        quick: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "multiple", **_QUIET}
         self._files.upload(self._submit, self._files, [self._files, self._documents], **quick).then(**follow)
         self._query.submit(self._search, self._query, self._results, trigger_mode="always_last", **_QUIET)
         self._query.change(self._clear_results, self._query, self._results, **quick)

@@ -131,7 +131,13 @@ class Page:
             "trigger_mode": "multiple",
             **_QUIET,
         }
-        immediate: dict[str, Any] = {"outputs": drawn, "queue": False, "trigger_mode": "multiple", **_QUIET}
+        # through the queue, as Gradio shows warnings of queued events only
+        immediate: dict[str, Any] = {
+            "outputs": drawn,
+            "concurrency_limit": None,
+            "trigger_mode": "multiple",
+            **_QUIET,
+        }
         starts = (
             blocks.load(self._open_page, **immediate),
             self._box.submit(self._send, self._box, **immediate),

@@ -143,13 +143,20 @@ def _answer(
     parts = [f'<div class="hearth-notice">{html.escape(str(notice))}</div>' for notice in notices]
     if text:
         parts.append(f'<div class="hearth-answer">{render_markdown(text, chips)}</div>')
-    used = [citation for citation in citations if citation.get("used")]
-    if used:
-        parts.append(f'<div class="hearth-sources">{"".join(_source(citation, key) for citation in used)}</div>')
+    if reply:  # which sources the answer refers to is known at its end
+        parts.append(_sources(citations, key))
     line = figures(reply)
     if line:
         parts.append(f'<div class="hearth-figures">{html.escape(line)}</div>')
     return "".join(parts)
+
+
+def _sources(citations: Sequence[Mapping[str, Any]], key: str) -> str:
+    """The sources that the answer refers to; if it refers to none, those it was given, said to be so."""
+    used = [citation for citation in citations if citation.get("used")]
+    shown, lead = (used, "") if used else (citations, "<span>Looked at, not cited:</span>")
+    drawn = "".join(_source(citation, key) for citation in shown)
+    return f'<div class="hearth-sources">{lead}{drawn}</div>' if drawn else ""
 
 
 def _chip(citation: Mapping[str, Any], key: str) -> str:

@@ -29,7 +29,9 @@ from hearth.store.errors import NotFoundError
 from hearth.store.records import Attachment, Document, PassageRecord, SearchHit
 from hearth.store.store import Store
 
-SLOW_WORDS = 600
+SLOW_WORDS = 2000  # many minutes: only stopping ends it
+SLOW_WORD_S = 0.4
+WORD_S = 0.03
 FACT = "The meeting about the blue kettle is in room 12."
 
 
@@ -168,10 +170,11 @@ class FakeAssistant:
         else:
             answer = f"You said: {text}"
         yield Phase("generating")
+        pause_s = SLOW_WORD_S if text.startswith("slow") else WORD_S
         said = ""
         reason: FinishReason = "stop"
         for word in answer.split(" "):
-            if stopped.wait(0.03):
+            if stopped.wait(pause_s):
                 reason = "cancelled"
                 break
             said += word + " "

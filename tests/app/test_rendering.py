@@ -86,8 +86,16 @@ def test_answers_can_load_and_run_nothing(text: str) -> None:
 
 
 def test_markdown_is_drawn() -> None:
-    drawn = render_markdown("**bold** `code`\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[site](https://a.example)")
-    for part in ("<strong>bold</strong>", "<code>code</code>", "<li>one</li>", "<td>1</td>", 'href="https://a.example"'):
+    drawn = render_markdown(
+        "**bold** `code`\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[site](https://a.example)"
+    )
+    for part in (
+        "<strong>bold</strong>",
+        "<code>code</code>",
+        "<li>one</li>",
+        "<td>1</td>",
+        'href="https://a.example"',
+    ):
         assert part in drawn
 
 
@@ -113,9 +121,15 @@ def test_a_stored_answer_has_chips_sources_figures_and_notices() -> None:
     answer = message("assistant", "Room 12 [1].", citations=(citation(), citation(number=2, used=False)), reply=reply)
     drawn = body(stored_messages("c1", [answer])[0])
     assert '<a class="hearth-chip" href="#cite/c1/m1/1" title="Notes, p. 3">1</a>' in drawn
-    assert drawn.count("hearth-source\"") == 1
+    assert drawn.count('hearth-source"') == 1
     assert "first token 0.42 s · 31 tokens/s · 87 % cached · complete" in drawn
     assert "Page 2 is a scan." in drawn
+
+
+def test_sources_that_were_not_cited_are_said_to_be_so() -> None:
+    reply = {"finish_reason": "stop"}
+    answer = message("assistant", "I cannot tell.", citations=(citation(used=False),), reply=reply)
+    assert "Looked at, not cited:" in body(stored_messages("c1", [answer])[0])
 
 
 def test_users_text_names_and_titles_stay_text() -> None:
@@ -131,7 +145,9 @@ def test_users_text_names_and_titles_stay_text() -> None:
     document = Document("d", HOSTILE, HOSTILE, "text", "", SHA, 1, 1, "failed", HOSTILE, 0.0)
     drawn += document_list([document], [IngestState(0, HOSTILE, error=HOSTILE)]) + error_body(HOSTILE)
     passage = PassageRecord("p", "d", 0, HOSTILE, None, 0, 1, "")
-    drawn += search_results(HOSTILE, [SearchHit(document, passage, 1.0, None, None, None)]) + search_results(HOSTILE, [])
+    drawn += search_results(HOSTILE, [SearchHit(document, passage, 1.0, None, None, None)]) + search_results(
+        HOSTILE, []
+    )
     assert "<img src=x" not in drawn
     assert "<script" not in drawn
     assert not re.search(r'="[^"]*<', drawn)
