@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ SAMPLE_RATE = 16_000
 MOST_TOKENS_PER_S = 8.0  # fast English is about 5; a decoder that loops is stopped here
 SPARE_TOKENS = 16
 BEAM_SIZE = 5
+SMALL_STATE = 256  # of width up to here, threads wait for each other longer than they work
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class WhisperModel:
         )
         self._check = check or _never
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _threads(1 if self._model.dims.n_audio_state <= SMALL_STATE else None):
                 mel = whisper.log_mel_spectrogram(torch.from_numpy(padded), self._model.dims.n_mels).to(self.device)
                 result: Any = whisper.decode(self._model, mel, options)
         finally:
@@ -100,6 +102,20 @@ class WhisperModel:
 
     def _most_tokens(self, duration_s: float) -> int:
         return min(int(self._model.dims.n_text_ctx) // 2, SPARE_TOKENS + int(duration_s * MOST_TOKENS_PER_S))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Runs torch with ``count`` threads in the calling thread; None leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _never() -> None:
