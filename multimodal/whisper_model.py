@@ -82,7 +82,7 @@ class WhisperModel:
         import torch
         import whisper
 
-        padded = whisper.pad_or_trim(np.asarray(samples, np.float32))
+        padded = whisper.pad_or_trim(np.array(samples, np.float32))  # a copy: torch wants it writable
         fp16 = self.device == "cuda"
         options = whisper.DecodingOptions(
             language=None if self.is_multilingual else "en",
