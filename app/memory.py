@@ -18,8 +18,8 @@ from hearth.runtime import Runtime
 from hearth.store.records import Document, SearchHit
 
 if TYPE_CHECKING:
-    from hearth.multimodal.clip import PocketVision
     from hearth.multimodal.documents import DocumentText
+    from hearth.multimodal.picture_encoder import PictureEncoder
     from hearth.multimodal.text_embedding import TextEmbedder
 
 log = logging.getLogger("hearth.memory")
@@ -64,7 +64,7 @@ class Memory:
         self._documents = runtime.store.documents
         # checked and repaired once, by a thread of its own because importing Chroma takes seconds
         self._text_index: Background[TextEmbedder] = Background("check-passages", self._open_text_index)
-        self._picture_index: Background[PocketVision] = Background("check-pictures", self._open_picture_index)
+        self._picture_index: Background[PictureEncoder] = Background("check-pictures", self._open_picture_index)
 
     def add(self, path: Source, on_progress: Progress | None = None, cancelled: Cancelled | None = None) -> Document:
         """Reads a document, picture or recording into memory; the same content is kept once.
@@ -157,7 +157,7 @@ class Memory:
             self._documents.reindex(embedder.embed, embedder.model_id)
         return embedder
 
-    def _open_picture_index(self) -> PocketVision:
+    def _open_picture_index(self) -> PictureEncoder:
         """The encoder, once the vectors are known to be its own: they are rebuilt from the stored files if not."""
         import numpy as np
 

@@ -22,7 +22,7 @@ from hearth.store.store import Store
 
 if TYPE_CHECKING:
     from hearth.models.types import Engine
-    from hearth.multimodal.clip import PocketVision
+    from hearth.multimodal.picture_encoder import PictureEncoder
     from hearth.multimodal.pictures import Picture
     from hearth.multimodal.text_embedding import TextEmbedder
     from hearth.multimodal.transcription import Transcriber
@@ -43,7 +43,7 @@ class Runtime:
         self._choice: ModelChoice | None = None
         self.store = Store.open(settings.data_dir)
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
-        self.vision: Background[PocketVision] = Background("load-vision", self._load_vision)
+        self.vision: Background[PictureEncoder] = Background("load-vision", self._load_vision)
         self.transcriber: Background[Transcriber] = Background("load-speech", self._load_transcriber)
         self.text_embedder: Background[TextEmbedder] = Background("load-embedder", self._load_text_embedder)
         self._composer: PromptComposer | None = None
@@ -144,10 +144,10 @@ class Runtime:
         log.info("loading %s", choice.path)
         return LlamaEngine.load(choice.path, options, cancelled=self._closing.is_set, on_progress=progress)
 
-    def _load_vision(self) -> PocketVision:
-        from hearth.multimodal.clip import PocketVision
+    def _load_vision(self) -> PictureEncoder:
+        from hearth.multimodal.picture_encoder import PictureEncoder
 
-        return PocketVision.load(assets.pocket_dir())
+        return PictureEncoder.load(assets.pocket_dir())
 
     def _load_transcriber(self) -> Transcriber:
         from hearth.multimodal.transcription import Transcriber

@@ -19,25 +19,9 @@ from torch import Tensor, nn
 
 from hearth.models.errors import ModelFileError
 from hearth.multimodal.connector import CAbstractor
+from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 
-PREPROCESSING_VERSION = 1  # change it whenever ``to_pixels`` changes: it is part of every embedding's identity
 END_TOKEN = "<|end|>"
-_FILL = (128, 128, 128)
-
-
-def to_pixels(image: Image.Image, side_px: int) -> NDArray[np.float32]:
-    """The whole picture, fitted into a grey square and normalised; float32, shape (3, side_px, side_px)."""
-    rgb = image.convert("RGB")
-    scale = side_px / max(rgb.size)
-    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
-    if rgb.size != size:
-        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
-    if size != (side_px, side_px):
-        square = Image.new("RGB", (side_px, side_px), _FILL)
-        square.paste(rgb, ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
-        rgb = square
-    pixels = np.asarray(rgb, dtype=np.float32).transpose(2, 0, 1)
-    return (pixels - 128.0) / 64.0
 
 
 class VisionNetwork(nn.Module):

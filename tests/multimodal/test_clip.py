@@ -13,9 +13,12 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from hearth.assets import pocket_dir
 from hearth.models.errors import ModelFileError
-from hearth.multimodal.clip import END_TOKEN, PocketVision, VisionNetwork, to_pixels
+from hearth.multimodal.clip import END_TOKEN, PocketVision, VisionNetwork
 from hearth.multimodal.connector import CAbstractor
+from hearth.multimodal.picture_encoder import PictureEncoder
+from hearth.multimodal.pixels import to_pixels
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 16,
@@ -128,3 +131,24 @@ def test_a_visual_token_sees_its_own_part_of_the_picture() -> None:
 def test_the_number_of_visual_tokens_must_be_square() -> None:
     with pytest.raises(ValueError, match="n_tokens is 5"):
         CAbstractor(8, 32, n_tokens=5, n_embd=12)
+
+
+def test_the_shipped_graphs_compute_what_open_clip_does() -> None:
+    shipped = pocket_dir()
+    reference, encoder = PocketVision.load(shipped), PictureEncoder.load(shipped)
+    for side in ((128, 128), (300, 200)):
+        image = Image.effect_mandelbrot(side, (-2.0, -1.5, 1.0, 1.5), 90).convert("RGB")
+        np.testing.assert_allclose(encoder.encode(image), reference.encode(image), atol=2e-3, rtol=1e-3)
+        np.testing.assert_allclose(encoder.embed_picture(image), reference.embed_picture(image), atol=1e-3)
+    np.testing.assert_allclose(encoder.embed_text("a red circle"), reference.embed_text("a red circle"), atol=1e-3)
+
+
+def test_a_damaged_or_missing_file_of_the_encoder_is_named(tmp_path: Path) -> None:
+    for name in ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json"):
+        (tmp_path / name).write_bytes((pocket_dir() / name).read_bytes())
+    (tmp_path / "picture.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ModelFileError, match="vision encoder's files are damaged"):
+        PictureEncoder.load(tmp_path)
+    (tmp_path / "caption.onnx").unlink()
+    with pytest.raises(ModelFileError, match=r"caption\.onnx: No such file"):
+        PictureEncoder.load(tmp_path)

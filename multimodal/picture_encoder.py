@@ -1,0 +1,128 @@
+"""The pocket vision encoder as users run it: open_clip's tower and the C-Abstractor, as graphs for onnxruntime.
+
+It computes what ``hearth.multimodal.clip`` does with torch, and a test keeps the two equal. Importing torch and
+open_clip takes longer than answering a question; this loads in a fraction of a second. ``training/export_graph.py``
+writes the graphs. They hold no weights: those are read from ``vision.safetensors``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from PIL import Image
+
+from hearth.models.errors import ModelFileError
+from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+Array = NDArray[np.float32]
+END_TOKEN = "<|end|>"
+_ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that inference does not use
+_FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
+
+
+class PictureEncoder:
+    """Pictures become visual tokens for the language model, or search vectors in one space with texts.
+
+    ``n_tokens`` visual tokens of width ``n_embd`` per picture; ``dimension`` of the search space; ``fingerprint`` (hex)
+    changes with the files and with the preprocessing. Methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        picture: InferenceSession,
+        caption: InferenceSession,
+        tokenizer: Tokenizer,
+        config: dict[str, Any],
+        fingerprint: str,
+    ) -> None:
+        """Use ``PictureEncoder.load``."""
+        self._picture = picture
+        self._caption = caption
+        self._tokenizer = tokenizer
+        self._end = int(tokenizer.token_to_id(END_TOKEN))
+        self._side_px: int = config["vision_cfg"]["image_size"]
+        self._context_length: int = config["text_cfg"]["context_length"]
+        self.n_tokens: int = config["connector"]["n_tokens"]
+        self.n_embd: int = config["connector"]["n_embd"]
+        self.dimension: int = config["embed_dim"]
+        self.fingerprint = fingerprint
+
+    @classmethod
+    def load(cls, folder: Path) -> PictureEncoder:
+        """Reads the graphs, the weights and the tokenizer. Raises ModelFileError naming a missing or damaged file."""
+        from tokenizers import Tokenizer
+
+        digest = hashlib.sha256(f"preprocessing {PREPROCESSING_VERSION}".encode())
+        content = {name: _read(folder / name, digest) for name in _FILES}
+        try:
+            config = json.loads(content["vision.json"])
+            weights = {
+                f"network.{name}": w for name, w in safetensors.numpy.load(content["vision.safetensors"]).items()
+            }
+            tokenizer = Tokenizer.from_str(content["tokenizer.json"].decode())
+            sessions = [_session(content[name], weights) for name in ("picture.onnx", "caption.onnx")]
+            return cls(sessions[0], sessions[1], tokenizer, config, digest.hexdigest())
+        except Exception as error:  # each parser has exceptions of its own; the cause is kept
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelFileError(
+                f"{folder}: the vision encoder's files are damaged or of different versions ({reason}); restore them"
+            ) from error
+
+    def encode(self, image: Image.Image) -> Array:
+        """Visual tokens, float32, shape (n_tokens, n_embd)."""
+        tokens: Array = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
+        return tokens
+
+    def embed_picture(self, image: Image.Image) -> Array:
+        """Search vector, float32, shape (dimension,), unit norm."""
+        vector: Array = self._picture.run(["vector"], {"pixels": self._pixels(image)})[0][0]
+        return vector
+
+    def embed_text(self, text: str) -> Array:
+        """Search vector in the space of pictures, as ``embed_picture``. Text beyond its length is not seen."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids[: self._context_length - 1]
+        row = np.zeros((1, self._context_length), np.int64)
+        row[0, : len(ids) + 1] = [*ids, self._end]
+        vector: Array = self._caption.run(["vector"], {"ids": row})[0][0]
+        return vector
+
+    def _pixels(self, image: Image.Image) -> Array:
+        return to_pixels(image, self._side_px)[None]
+
+
+def _session(graph: bytes, weights: dict[str, NDArray[Any]]) -> InferenceSession:
+    """A session on ``graph`` with those of ``weights`` that it refers to, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only; they come as exceptions as well
+    options.intra_op_num_threads = 0  # the physical cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the language model needs the cores
+    names = [name for name in weights if name.encode() in graph and not name.endswith(_ONLY_TRAINING)]
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(_full(weights[name])) for name in names]
+    options.add_external_initializers(names, values)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _full(weight: NDArray[Any]) -> NDArray[Any]:
+    """Half precision, in which weights are stored, as single; anything else as it is."""
+    return weight.astype(np.float32) if weight.dtype == np.float16 else weight
+
+
+def _read(path: Path, digest: hashlib._Hash) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}; reinstall Hearth or run `make train`") from error
+    digest.update(hashlib.sha256(content).digest())
+    return content
