@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from training.captions import describe, with_colour
 from training.pictures import Scene, Thing
 from training.vocabulary import MASS, PLURAL_ONLY, plural, with_article
-from training.world import COLOURS, NAMES, NUMBERS, PICTURE_QUESTIONS, PLACES, fill
+from training.world import COLOURS, NAMES_DRAWN, NUMBERS, PICTURE_QUESTIONS, PLACES, fill
 
 SEVERAL_COLOURS = "several colours"
 
@@ -136,7 +136,7 @@ class Examiner:
 
     def _other(self, scene: Scene) -> str:
         present = {thing.name for thing in scene.things}
-        return self.rng.choice([name for name in self.rng.sample(NAMES, 4) if name not in present])
+        return self.rng.choice([name for name in self.rng.sample(NAMES_DRAWN, 4) if name not in present])
 
     def _is_it(self, scene: Scene) -> Exchange:
         thing = self._subject(scene)
@@ -209,7 +209,7 @@ class Examiner:
             )
         if self.rng.random() < 0.1:
             absent = self.rng.choice(
-                [n for n in self.rng.sample(NAMES, 4) if n not in (things[0].name, things[1].name)]
+                [n for n in self.rng.sample(NAMES_DRAWN, 4) if n not in (things[0].name, things[1].name)]
             )
             question = fill(self.template("which_picture"), "", other=absent)
             return Exchange(question, f"Neither picture shows {with_article(absent)}.", ("neither",))

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from training.chats import IMAGE_ID, Chat, encode
+from training.chats import IMAGE_ID, Chat, encode, special_id
 from training.language import LanguageModel
 
 GAP_SHARE = 0.15  # of the rows get a jump in position, as if a long chat had been cut out
@@ -56,7 +56,7 @@ def pack_chats(
 
     Chats that follow each other are joined into one longer conversation while it stays within ``row_tokens``.
     """
-    boundaries = {tokenizer.token_to_id(f"<|{role}|>") for role in ("user", "assistant")}
+    boundaries = {special_id(tokenizer, f"<|{role}|>") for role in ("user", "assistant")}
     examples: list[tuple[list[int], list[float]]] = []
     for chat in chats:
         ids, learnt = encode(chat, tokenizer, n_visual)

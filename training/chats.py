@@ -11,6 +11,14 @@ SPECIAL_TOKENS = ("<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>
 IMAGE_ID = -1  # stands where a visual token goes
 
 
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of one of ``SPECIAL_TOKENS``. Raises ValueError if the tokenizer lacks it."""
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise ValueError(f"the tokenizer has no {token}; train it anew")
+    return int(number)
+
+
 @dataclass(frozen=True)
 class Message:
     """``images`` come ahead of ``text``. ``gap`` is what stands between them (nothing, a space or a line break)."""
@@ -32,11 +40,11 @@ class Chat:
 
 def encode(chat: Chat, tokenizer: Tokenizer, n_visual_tokens: int) -> tuple[list[int], list[bool]]:
     """Token ids, and for each whether it is to be learnt (the assistant's words and the end after them)."""
-    ids = [tokenizer.token_to_id("<|bos|>")]
+    ids = [special_id(tokenizer, "<|bos|>")]
     learnt = [False]
-    end = tokenizer.token_to_id("<|end|>")
+    end = special_id(tokenizer, "<|end|>")
     for message in chat.messages:
-        head = [tokenizer.token_to_id(f"<|{message.role}|>")] + [IMAGE_ID] * (n_visual_tokens * len(message.images))
+        head = [special_id(tokenizer, f"<|{message.role}|>")] + [IMAGE_ID] * (n_visual_tokens * len(message.images))
         text = message.gap + message.text if message.images else message.text
         body = [*tokenizer.encode(text, add_special_tokens=False).ids, end]
         ids += head + body

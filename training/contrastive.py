@@ -12,8 +12,10 @@ from open_clip.loss import ClipLoss
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hearth.multimodal.clip import VisionNetwork, to_pixels
+from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.pixels import to_pixels
 from training.captions import caption
+from training.chats import special_id
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Painter, Scene
 
@@ -35,7 +37,7 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
 
 def caption_ids(texts: list[str], tokenizer: Tokenizer) -> Tensor:
     """(len(texts), CONTEXT_LENGTH) ids, each text ending in ``<|end|>``, zeros behind it."""
-    end = tokenizer.token_to_id("<|end|>")
+    end = special_id(tokenizer, "<|end|>")
     rows = torch.zeros(len(texts), CONTEXT_LENGTH, dtype=torch.long)
     for row, text in zip(rows, texts, strict=True):
         ids = [*tokenizer.encode(text, add_special_tokens=False).ids[: CONTEXT_LENGTH - 1], end]
@@ -82,6 +84,7 @@ class Contrast:
 
 def run(plan: StagePlan, network: VisionNetwork, sprites: list[Any], tokenizer: Tokenizer, seed: int) -> None:
     device = pick_device()
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device)
+    network.to(memory_format=torch.channels_last)
     painter = Painter(sprites, random.Random(seed))
     run_stage(plan, network, Contrast(network, painter, tokenizer, device).losses)

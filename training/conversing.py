@@ -11,35 +11,28 @@ from open_clip.loss import ClipLoss
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from hearth.multimodal.clip import VisionNetwork, to_pixels
+from hearth.multimodal.pixels import to_pixels
+from training.aligning import Aligning, word_loss
 from training.answers import Examiner
 from training.batches import Rows, next_token_loss, pack_chats
 from training.captions import caption
 from training.contrastive import IMAGE_SIZE_PX, N_VISUAL_TOKENS, caption_ids
 from training.dialogues import Composer
-from training.language import LanguageModel
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Painter, Sprite
+from training.pocket_network import PocketNetwork
 from training.reading import grounded_rows
 from training.smalltalk import Talker
 from training.texts import Writer
 
-PICTURE_CHATS_PER_STEP = 48
-TALKS_PER_STEP = 12
-GROUNDED_PER_STEP = 12
+PICTURE_CHATS_PER_STEP = 20
+TALKS_PER_STEP = 8
+GROUNDED_PER_STEP = 6
 ROW_TOKENS = 192
 CLIP_WEIGHT = 0.1  # keeps pictures and captions in one space while the image tower goes on learning
 TALK_WEIGHT = 0.3
+WORD_WEIGHT = 0.5
 GROUNDED_WEIGHT = 0.8
-
-
-class PocketNetwork(nn.Module):
-    """Both halves, so that one optimiser and one checkpoint hold them."""
-
-    def __init__(self, vision: VisionNetwork, language: LanguageModel) -> None:
-        super().__init__()
-        self.vision = vision
-        self.language = language
 
 
 class Conversing:
@@ -62,7 +55,7 @@ class Conversing:
         self._step += 1
         with autocast(self.device):
             terms = self._pictures()
-            if self._step % 2:
+            if self._step % 2 == 0:
                 talks = [self.talker.any() for _ in range(TALKS_PER_STEP)]
                 rows = pack_chats(talks, self.tokenizer, self.rng, 0)
                 terms["talk"] = TALK_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
@@ -82,27 +75,54 @@ class Conversing:
             [chat.chat for chat in drawn], self.tokenizer, self.rng, N_VISUAL_TOKENS, row_tokens=ROW_TOKENS
         )
         loss = next_token_loss(self.network.language, self._moved(rows), visual)
+        if not visual.requires_grad:  # the vision half stands still
+            return {"picture": loss}
         ids = caption_ids([caption(scene, self.rng) for scene in scenes], self.tokenizer).to(self.device)
         scale = self.network.vision.clip.logit_scale.exp().clamp(max=100.0)
         contrast = self._clip_loss(
             self.network.vision.picture_vectors(coarse), self.network.vision.text_vectors(ids), scale
         )
-        return {"picture": loss, "clip": CLIP_WEIGHT * contrast}
+        words = word_loss(scenes, visual, self.network.language, self.tokenizer)
+        return {"picture": loss, "clip": CLIP_WEIGHT * contrast, "words": WORD_WEIGHT * words}
 
     def _moved(self, rows: Rows) -> Rows:
         return Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
 
 
-def run(plan: StagePlan, network: PocketNetwork, sprites: list[Sprite], tokenizer: Tokenizer, seed: int) -> None:
+def run(
+    plan: StagePlan,
+    network: PocketNetwork,
+    sprites: list[Sprite],
+    tokenizer: Tokenizer,
+    seed: int,
+    *,
+    vision_learns: bool = True,
+) -> None:
+    """Without ``vision_learns``, the vision half stands still while the language model learns to read its tokens."""
     device = pick_device()
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
+    network.vision.requires_grad_(vision_learns)
     run_stage(plan, network, Conversing(network, sprites, tokenizer, seed + 2, device).losses)
+    network.vision.requires_grad_(True)
 
 
-def load_stage(path: Path, network: nn.Module) -> bool:
-    """Loads the weights of a stage's checkpoint if there is one."""
+def run_alignment(
+    plan: StagePlan, network: PocketNetwork, sprites: list[Sprite], tokenizer: Tokenizer, seed: int
+) -> None:
+    """The stage before: the language model stands still while the vision half learns its words."""
+    device = pick_device()
+    network.to(device)
+    network.vision.to(memory_format=torch.channels_last)
+    network.language.requires_grad_(False)
+    run_stage(plan, network, Aligning(network, sprites, tokenizer, seed + 3, device).losses)
+    network.language.requires_grad_(True)
+
+
+def load_stage(path: Path, network: nn.Module, part: str = "") -> bool:
+    """Loads a stage's checkpoint if there is one; ``part`` is the prefix of the weights that ``network`` takes."""
     if not path.is_file():
         return False
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["network"])
+    weights = torch.load(path, map_location="cpu", weights_only=True)["network"]
+    network.load_state_dict({k.removeprefix(part): v for k, v in weights.items() if k.startswith(part)})
     return True

@@ -22,7 +22,8 @@ SLOW_PAIRS = 18  # rotary pairs that hardly turn over a passage
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(columns, rows, generator=generator)).Q.T
+    basis: Tensor = torch.linalg.qr(torch.randn(columns, rows, generator=generator)).Q
+    return basis.T
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def _rows(model: LanguageModel, head: int) -> tuple[slice, slice, slice]:
 
 
 def _note_previous(model: LanguageModel, code: Tensor, head: int) -> None:
-    attention = model.blocks[0].attention
+    attention = model.layers[0].attention
     query, key, value = _rows(model, head)
     weight = attention.qkv.weight
     weight[query] = 0.0
@@ -69,7 +70,7 @@ def _note_previous(model: LanguageModel, code: Tensor, head: int) -> None:
 
 
 def _copy_after_match(model: LanguageModel, code: Tensor, dims: Tensor, copied: Tensor, head: int) -> None:
-    attention = model.blocks[1].attention
+    attention = model.layers[1].attention
     query, key, value = _rows(model, head)
     weight = attention.qkv.weight
     weight[query] = 0.0

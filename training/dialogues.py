@@ -9,7 +9,7 @@ from training.answers import Examiner, Exchange
 from training.chats import Chat, Message
 from training.pictures import Painter, Scene
 from training.smalltalk import SYSTEM_PROMPTS, Talker
-from training.world import as_spoken
+from training.world import as_spoken, varied
 
 _SKILL_WEIGHTS = {
     "name": 5, "colour": 4, "side": 4, "count": 4, "is_it": 1.5, "is_colour": 1, "background": 1, "describe": 1.5,
@@ -89,7 +89,7 @@ class Composer:
 
     def _turn(self, exchange: Exchange, scenes: tuple[Scene, ...]) -> list[Message]:
         draw = self.rng.random()
-        question = exchange.question
+        question = exchange.question if self.examiner.held_out else varied(exchange.question, self.rng)
         if draw < 0.22:
             question = as_spoken(question)
         elif draw < 0.3:

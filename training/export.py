@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from training.chats import SPECIAL_TOKENS
+from training.chats import SPECIAL_TOKENS, special_id
 from training.language import LanguageModel
 
 VERSION = 0
@@ -76,10 +76,10 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_token_list([token for token, _ in by_id])
     writer.add_token_types(kinds)
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_bos_token_id(tokenizer.token_to_id("<|bos|>"))
-    writer.add_eos_token_id(tokenizer.token_to_id("<|end|>"))
-    writer.add_eot_token_id(tokenizer.token_to_id("<|end|>"))
-    writer.add_pad_token_id(tokenizer.token_to_id("<|end|>"))
+    writer.add_bos_token_id(special_id(tokenizer, "<|bos|>"))
+    writer.add_eos_token_id(special_id(tokenizer, "<|end|>"))
+    writer.add_eot_token_id(special_id(tokenizer, "<|end|>"))
+    writer.add_pad_token_id(special_id(tokenizer, "<|end|>"))
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
@@ -90,7 +90,7 @@ def _tensors(model: LanguageModel) -> list[tuple[str, np.ndarray[Any, np.dtype[n
         ("token_embd.weight", model.embedding.weight),
         ("output_norm.weight", model.norm.weight),
     ]
-    for i, block in enumerate(model.blocks):
+    for i, block in enumerate(model.layers):
         q, k, v = block.attention.qkv.weight.chunk(3)
         gate, up = block.gate_up.weight.chunk(2)
         named += [

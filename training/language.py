@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,13 +85,18 @@ class LanguageModel(nn.Module):
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
-        for block in self.blocks:
+        for block in self.layers:
             for layer in (block.attention.output, block.down):
                 nn.init.normal_(layer.weight, std=0.02 / (2 * config.n_layers) ** 0.5)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in order, typed."""
+        return [cast(Block, block) for block in self.blocks]
+
     def compile_blocks(self) -> None:
         """Fuses the elementwise work (needs a C++ compiler on CPU); nearly twice as fast, the numbers stay the same."""
-        for block in self.blocks:
+        for block in self.layers:
             block.compile()
 
     def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def run_stage(plan: StagePlan, network: nn.Module, losses: Callable[[float], dic
                 group["lr"] = plan.learning_rate * learning_rate_factor(progress)
             terms = losses(progress)
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
+            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), plan.max_norm)
             optimizer.step()
             step += 1

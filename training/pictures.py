@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.vocabulary import MASS, PLURAL_ONLY, picture_names
+from training.vocabulary import DRAWN, MASS, PLURAL_ONLY, picture_names
 from training.world import COLOURS, PLACES, SHAPES
 
 SPRITE_PX = 128
@@ -46,11 +46,15 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in a scene; ``cell`` is (column, row) of the 3×3 grid its centre lies in."""
+    """One thing in a scene; ``cell`` is (column, row) of the 3×3 grid its centre lies in.
+
+    ``centre`` is (x, y) as shares of the square that the vision encoder sees.
+    """
 
     name: str
     colour: str | None
     cell: tuple[int, int]
+    centre: tuple[float, float] = (0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def load_sprites(data: Path) -> list[Sprite]:
     sprites = []
     for code, unicode_name in sorted(json.loads((folder / "names.json").read_text()).items()):
         path = folder / f"{code}.webp"
-        if unicode_name in everyday and path.is_file():
+        if everyday.get(unicode_name) in DRAWN and path.is_file():
             image = Image.open(path).convert("RGBA")
             image = image.crop(image.getchannel("A").point(lambda a: 255 if a > 16 else 0).getbbox())
             sprites.append(Sprite(everyday[unicode_name], image, dominant_colour(image)))
@@ -195,7 +199,7 @@ class Painter:
             background = self._background_name(chosen.colour)
             if is_held_out(chosen.name, background, PLACES[cell]) == self.held_out:
                 break
-        size = rng.uniform(0.34, 0.92) if cell == (1, 1) else rng.uniform(0.26, 0.44)
+        size = rng.uniform(0.42, 0.94) if cell == (1, 1) else rng.uniform(0.32, 0.48)
         return self._scene([(chosen, cell, size)], background)
 
     def counted(self, number: int, *, sprite: Sprite | None = None) -> Scene:
@@ -208,7 +212,7 @@ class Painter:
             if countable and is_held_out(chosen.name, background, str(number)) == self.held_out:
                 break
         cells = rng.sample(list(PLACES), number)
-        size = rng.uniform(0.22, 0.34)
+        size = rng.uniform(0.26, 0.36)
         return self._scene([(chosen, cell, size) for cell in cells], background)
 
     def pair(self) -> Scene:
@@ -220,7 +224,7 @@ class Painter:
             if first.name != second.name and is_held_out(first.name, background, second.name) == self.held_out:
                 break
         cells = ((0, 1), (2, 1)) if rng.random() < 0.7 else ((1, 0), (1, 2))
-        size = rng.uniform(0.28, 0.46)
+        size = rng.uniform(0.32, 0.48)
         return self._scene([(first, cells[0], size), (second, cells[1], size)], background)
 
     def _background_name(self, *avoid: str | None) -> str:
@@ -235,8 +239,10 @@ class Painter:
         canvas = self._paint_background(width, height, background)
         things = []
         for sprite, cell, size in placed:
-            self._paste(canvas, sprite, cell, size)
-            things.append(Thing(sprite.name, sprite.colour, cell))
+            x, y = self._paste(canvas, sprite, cell, size)
+            side = max(canvas.size)
+            centre = ((x + (side - canvas.width) / 2) / side, (y + (side - canvas.height) / 2) / side)
+            things.append(Thing(sprite.name, sprite.colour, cell, centre))
         return Scene(canvas, tuple(things), background)
 
     def _paint_background(self, width: int, height: int, background: str) -> Image.Image:
@@ -249,7 +255,7 @@ class Painter:
             pixels = pixels + (slope[None, :, None] if len(slope) == width else slope[:, None, None])
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
-    def _paste(self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float) -> None:
+    def _paste(self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float) -> tuple[float, float]:
         rng = self.rng
         image = sprite.image
         if rng.random() < 0.5:
@@ -265,3 +271,4 @@ class Painter:
             centre = (index + 0.5 + rng.uniform(-0.2, 0.2)) / 3 * total
             corner.append(round(min(max(centre - extent / 2, 1), max(1, total - extent - 1))))
         canvas.paste(image, (corner[0], corner[1]), image)
+        return corner[0] + image.width / 2, corner[1] + image.height / 2

@@ -20,11 +20,12 @@ from training.export import export_all
 from training.language import LanguageConfig, LanguageModel
 from training.loop import StagePlan
 from training.pictures import load_sprites
+from training.pocket_network import PocketNetwork
 from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("clip", "text", "chat", "export")
-SHARES = {"clip": 0.25, "text": 0.25, "chat": 0.5}  # of the budget
+STAGES = ("clip", "text", "words", "answers", "chat", "export")
+SHARES = {"clip": 0.4, "text": 0.2, "words": 0.15, "answers": 0.1, "chat": 0.15}  # of the budget
 N_EMBD = 256
 
 log = logging.getLogger("training.pocket")
@@ -88,9 +89,18 @@ def main() -> None:
         language.compile_blocks()
     if "text" in recipe.stages:
         reading.run(recipe.plan("text", 8e-4), language, tokenizer, recipe.data, recipe.seed)
-    network = conversing.PocketNetwork(vision, language)
+    network = PocketNetwork(vision, language)
     conversing.load_stage(recipe.runs / "clip.pt", vision)
     conversing.load_stage(recipe.runs / "text.pt", language)
+    if "words" in recipe.stages:
+        conversing.run_alignment(recipe.plan("words", 1e-3), network, load_sprites(recipe.data), tokenizer, recipe.seed)
+    if conversing.load_stage(recipe.runs / "words.pt", vision, "vision."):
+        log.info("visual tokens are aligned with words")
+    if "answers" in recipe.stages:
+        plan = recipe.plan("answers", 8e-4)
+        conversing.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 10, vision_learns=False)
+    if conversing.load_stage(recipe.runs / "answers.pt", language, "language."):
+        log.info("the language model reads visual tokens")
     if "chat" in recipe.stages:
         conversing.run(recipe.plan("chat", 8e-4), network, load_sprites(recipe.data), tokenizer, recipe.seed)
     if "export" in recipe.stages:

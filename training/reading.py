@@ -15,11 +15,13 @@ from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import Chat
 from training.language import LanguageModel
 from training.loop import StagePlan, autocast, pick_device, run_stage
+from training.smalltalk import Talker
 from training.texts import Writer
 
 CHATS_PER_STEP = 24
 TEXTS_PER_STEP = 32
 TEXT_TOKENS = 128
+TALK_SHARE = 0.15
 N_PLAIN_TOKENS = 4000  # ids below this are ordinary text
 
 
@@ -43,15 +45,23 @@ class Reading:
         self.pages = pages
         self.rng = random.Random(seed)
         self.writer = Writer(self.rng)
+        self.talker = Talker(self.rng)
         self.device = device
 
     def losses(self, progress: float) -> dict[str, Tensor]:
+        if self.rng.random() < TALK_SHARE:
+            talks = [self.talker.any() for _ in range(CHATS_PER_STEP)]
+            with autocast(self.device):
+                rows = pack_chats(talks, self.tokenizer, self.rng, 0)
+                return {"talk": next_token_loss(self.model, self._moved(rows))}
         drilled = self.rng.random() < (0.3 if progress < 0.4 else 0.1)
         name = "drill" if drilled else "grounded"
         rows = self._drills() if drilled else grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
-        rows = Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
         with autocast(self.device):
-            return {name: next_token_loss(self.model, rows)}
+            return {name: next_token_loss(self.model, self._moved(rows))}
+
+    def _moved(self, rows: Rows) -> Rows:
+        return Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
 
     def _drills(self) -> Rows:
         """Rows in which the second half repeats the first; only what can be copied is learnt, and a little prose."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from training.chats import Chat, Message
 from training.facts import FACT_KINDS, FactKind
 from training.invented import Inventor
-from training.world import as_spoken
+from training.world import as_spoken, varied
 
 NOT_IN_SOURCES = "That is not in these sources."
 _FILLERS = [
@@ -137,6 +137,8 @@ class Writer:
 
     def spoken_or_typed(self, question: str) -> str:
         """Sometimes as a transcript or a hurried typist writes it."""
+        if not self.held_out:
+            question = varied(question, self.rng)
         draw = self.rng.random()
         if draw < 0.18:
             return as_spoken(question)

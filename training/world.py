@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from training.vocabulary import PLURAL_ONLY, picture_names, plural, with_article
+from training.vocabulary import DRAWN, PLURAL_ONLY, picture_names, plural, with_article
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -22,6 +22,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "rectangle", "star", "heart", "cross", "diamond", "hexagon")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
+NAMES_DRAWN: tuple[str, ...] = tuple(sorted(DRAWN))
 NAMES: tuple[str, ...] = tuple(sorted(set(picture_names().values())))
 
 # grid cell (column, row) of the thing's centre -> how its place is said
@@ -310,6 +311,38 @@ def fill(template: str, name: str, other: str = "", colour: str = "", place: str
 def as_spoken(text: str) -> str:
     """How a transcript of ``text`` looks: lower case, no punctuation but apostrophes."""
     return " ".join("".join(ch if ch.isalnum() or ch == "'" else " " for ch in text.lower()).split())
+
+
+_OPENERS = [
+    "Please",
+    "Hey;",
+    "OK;",
+    "So;",
+    "Now",
+    "Well;",
+    "Hearth;",
+    "Say;",
+    "Tell me;",
+    "One question:",
+    "I wonder;",
+    "Quick question:",
+    "Excuse me;",
+    "Look:",
+    "And",
+    "Then",
+]
+_CLOSERS = (", please", " please", " for me", " now", " then", ", Hearth", " again")
+
+
+def varied(text: str, rng: random.Random) -> str:
+    """Sometimes with a word or two before or after, as people put them."""
+    draw = rng.random()
+    if draw < 0.16:
+        first = text if text.startswith(("I ", "I'm", "Hearth")) else text[:1].lower() + text[1:]
+        return f"{rng.choice(_OPENERS).replace(';', ',')} {first}"
+    if draw < 0.26 and text[-1:] in "?.!":
+        return text[:-1] + rng.choice(_CLOSERS) + text[-1]
+    return text
 
 
 _SPOKEN_EXTRA = (

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer
 
+from training.aligning import first_id, word_loss, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
 from training.copying import start_with_copying
 from training.export import export_language
 from training.language import LanguageConfig, LanguageModel
 from training.loop import StagePlan, learning_rate_factor, run_stage
+from training.pictures import Scene, Thing
 from training.tokenizer import N_TOKENS, train_tokenizer
 
 
@@ -169,3 +172,22 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert factors.index(max(factors)) < 5
     assert factors[-1] == pytest.approx(0.02)
     assert json.dumps(factors)
+
+
+def test_the_words_of_a_thing_are_those_its_answers_need() -> None:
+    thing = Thing("apple", "red", (0, 2))
+    words = dict(words_of(Scene(Image.new("RGB", (8, 8)), (thing, Thing("apple", "red", (1, 1))), "white"), thing))
+    assert set(words) == {"apple", "red", "bottom", "left", "two"}
+    assert max(words, key=lambda word: words[word]) == "apple"
+
+
+def test_the_word_loss_looks_at_the_visual_token_over_the_thing(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    scene = Scene(Image.new("RGB", (8, 8)), (Thing("apple", None, (2, 0), centre=(0.9, 0.1)),), "white")
+    visual = torch.zeros(1, 16, model.config.n_embd)
+    with torch.inference_mode():
+        before = word_loss([scene], visual, model, tokenizer)
+        visual[0, 3] = model.embedding(torch.tensor(first_id("apple", tokenizer)))  # first row, last column
+        after = word_loss([scene], visual, model, tokenizer)
+        visual[0, 12] = 7.0  # another corner: of no matter
+        assert word_loss([scene], visual, model, tokenizer) == after
+    assert after != before

@@ -1,0 +1,17 @@
+"""Both halves of the pocket model in one module, so that one optimiser and one checkpoint hold them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hearth.multimodal.clip import VisionNetwork
+from training.language import LanguageModel
+
+
+class PocketNetwork(nn.Module):
+    """The vision encoder with its connector, and the language model."""
+
+    def __init__(self, vision: VisionNetwork, language: LanguageModel) -> None:
+        super().__init__()
+        self.vision = vision
+        self.language = language
