@@ -95,7 +95,7 @@ class MemoryTab:
         try:
             return search_results(query, self._assistant.memory.search(query, FOUND))
         except HearthError as error:
-            gr.Warning(str(error))
+            gr.Warning(str(error), title="Not done", duration=6)
             return ""
 
     def _clear_results(self, query: str) -> Any:
@@ -108,5 +108,5 @@ class MemoryTab:
         try:
             self._assistant.memory.forget(str(command.get("id", "")))
         except HearthError as error:
-            gr.Warning(str(error))
+            gr.Warning(str(error), title="Not done", duration=6)
         return [self.draw(), ""]

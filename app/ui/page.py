@@ -80,7 +80,8 @@ class Page:
         self._list = gr.HTML("", elem_id="hearth-conversations", apply_default_css=False)
 
     def _build_chat(self) -> None:
-        self._active = gr.HTML(active_marker(None, "New chat", running=False), elem_id="hearth-active")
+        # empty until the server has read the address, or the script would clear the chat that it names
+        self._active = gr.HTML("", elem_id="hearth-active")
         self._chatbot = gr.Chatbot(
             elem_id="hearth-chatbot",
             show_label=False,
@@ -175,7 +176,7 @@ class Page:
         try:
             self._chat.send(view, text, paths)
         except HearthError as error:  # nothing was sent: the box keeps what is in it
-            gr.Warning(str(error))
+            gr.Warning(str(error), title="Not done", duration=6)
             return [NO_CHANGE] * 5
         drawn = self._draw(view)
         drawn[1] = _box(running=True, value={"text": "", "files": []})
@@ -204,7 +205,7 @@ class Page:
                 case _:
                     return [NO_CHANGE] * 5
         except HearthError as error:
-            gr.Warning(str(error))
+            gr.Warning(str(error), title="Not done", duration=6)
         return self._draw(view)
 
     def _new_chat(self, request: gr.Request) -> list[Any]:
