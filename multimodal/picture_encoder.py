@@ -42,6 +42,7 @@ class PictureEncoder:
         picture: InferenceSession,
         caption: InferenceSession,
         tokenizer: Tokenizer,
+        end_id: int,
         config: dict[str, Any],
         fingerprint: str,
     ) -> None:
@@ -49,7 +50,7 @@ class PictureEncoder:
         self._picture = picture
         self._caption = caption
         self._tokenizer = tokenizer
-        self._end = int(tokenizer.token_to_id(END_TOKEN))
+        self._end = end_id
         self._side_px: int = config["vision_cfg"]["image_size"]
         self._context_length: int = config["text_cfg"]["context_length"]
         self.n_tokens: int = config["connector"]["n_tokens"]
@@ -70,8 +71,11 @@ class PictureEncoder:
                 f"network.{name}": w for name, w in safetensors.numpy.load(content["vision.safetensors"]).items()
             }
             tokenizer = Tokenizer.from_str(content["tokenizer.json"].decode())
+            end = tokenizer.token_to_id(END_TOKEN)
+            if end is None:
+                raise ValueError(f"tokenizer.json has no {END_TOKEN}")
             sessions = [_session(content[name], weights) for name in ("picture.onnx", "caption.onnx")]
-            return cls(sessions[0], sessions[1], tokenizer, config, digest.hexdigest())
+            return cls(sessions[0], sessions[1], tokenizer, end, config, digest.hexdigest())
         except Exception as error:  # each parser has exceptions of its own; the cause is kept
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelFileError(

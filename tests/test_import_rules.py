@@ -32,7 +32,7 @@ ONLY_IN = {
     "llama_cpp": ("hearth.models.llama",),
     "open_clip": ("hearth.multimodal.clip",),
     "whisper": ("hearth.multimodal.whisper_model",),
-    "sentence_transformers": ("hearth.multimodal.text_embedding",),
+    "sentence_transformers": (),
     "chromadb": ("hearth.store.vectors",),
     "gradio": ("hearth.server", "hearth.ui."),
     "fastapi": ("hearth.server", "hearth.security", "hearth.ui."),
