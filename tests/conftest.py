@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -21,6 +22,16 @@ def surroundings_of_a_new_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HEARTH_DATA_DIR", str(tmp_path / "hearth-data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "hearth-config"))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A handler that a test sets up must not outlive it: its stream is closed by then."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    for handler in [one for one in root.handlers if one not in before]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
