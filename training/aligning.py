@@ -32,9 +32,10 @@ NUMBER_WEIGHT = 0.3
 PLACE_WORDS = frozenset(("left", "right", "top", "bottom", "middle"))
 
 
-def first_id(word: str, tokenizer: Tokenizer) -> int:
-    """The first token of ``word`` inside a sentence."""
-    return int(tokenizer.encode(" " + word, add_special_tokens=False).ids[0])
+def word_ids(word: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of ``word`` inside a sentence."""
+    ids: list[int] = tokenizer.encode(" " + word, add_special_tokens=False).ids
+    return ids
 
 
 def words_of(scene: Scene, thing: Thing) -> list[tuple[str, float]]:
@@ -58,7 +59,8 @@ def word_loss(scenes: list[Scene], visual: Tensor, language: LanguageModel, toke
         for thing in scene.things:
             x, y = (min(side - 1, max(0, int(share * side))) for share in thing.centre)
             for word, weight in words_of(scene, thing):
-                wanted[len(pictures), first_id(word, tokenizer)] += weight
+                ids = word_ids(word, tokenizer)
+                wanted[len(pictures), ids] += weight / len(ids)
             pictures.append(index)
             cells.append(y * side + x)
     logits = language.logits(language.norm(visual[pictures, cells])).float()

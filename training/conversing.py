@@ -21,17 +21,20 @@ from training.dialogues import Composer
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Painter, Sprite
 from training.pocket_network import PocketNetwork
-from training.reading import grounded_rows
+from training.reading import Drills, grounded_rows
+from training.scene_pool import ScenePool
 from training.smalltalk import Talker
 from training.texts import Writer
 
-PICTURE_CHATS_PER_STEP = 20
+PICTURE_CHATS_PER_STEP = 28
 TALKS_PER_STEP = 8
-GROUNDED_PER_STEP = 6
+GROUNDED_PER_STEP = 16
 ROW_TOKENS = 192
 CLIP_WEIGHT = 0.1  # keeps pictures and captions in one space while the image tower goes on learning
 TALK_WEIGHT = 0.3
 WORD_WEIGHT = 0.5
+DRILL_WEIGHT = 0.5  # without drills the copy circuit fades within some hundred steps
+DRILLS_PER_STEP = 20
 GROUNDED_WEIGHT = 0.8
 
 
@@ -39,15 +42,24 @@ class Conversing:
     """Losses of the chat stage."""
 
     def __init__(
-        self, network: PocketNetwork, sprites: list[Sprite], tokenizer: Tokenizer, seed: int, device: torch.device
+        self,
+        network: PocketNetwork,
+        sprites: list[Sprite],
+        tokenizer: Tokenizer,
+        seed: int,
+        device: torch.device,
+        vision_learns: bool = True,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.rng = random.Random(seed)
         self.talker = Talker(self.rng)
-        self.composer = Composer(Painter(sprites, self.rng), Examiner(self.rng), self.talker)
+        painter = Painter(sprites, self.rng)
+        self.pool = None if vision_learns else ScenePool(painter, network.vision, device)
+        self.composer = Composer(self.pool or painter, Examiner(self.rng), self.talker)
         self.writer = Writer(self.rng)
         self.device = device
+        self.drills = Drills(self.writer, tokenizer, [])
         self._clip_loss = ClipLoss()
         self._step = 0
 
@@ -55,7 +67,10 @@ class Conversing:
         self._step += 1
         with autocast(self.device):
             terms = self._pictures()
-            if self._step % 2 == 0:
+            if self._step % 6 == 3:
+                rows = self.drills.rows(DRILLS_PER_STEP)
+                terms["drill"] = DRILL_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
+            elif self._step % 6 == 0:
                 talks = [self.talker.any() for _ in range(TALKS_PER_STEP)]
                 rows = pack_chats(talks, self.tokenizer, self.rng, 0)
                 terms["talk"] = TALK_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
@@ -67,23 +82,24 @@ class Conversing:
     def _pictures(self) -> dict[str, Tensor]:
         drawn = [self.composer.picture_chat() for _ in range(PICTURE_CHATS_PER_STEP)]
         scenes = [scene for chat in drawn for scene in chat.scenes]
+        chats = [chat.chat for chat in drawn]
+        rows = self._moved(pack_chats(chats, self.tokenizer, self.rng, N_VISUAL_TOKENS, row_tokens=ROW_TOKENS))
+        if self.pool is not None:
+            visual = torch.stack([self.pool.visual(scene) for scene in scenes])
+            return {"picture": next_token_loss(self.network.language, rows, visual)}
         pixels = torch.from_numpy(np.stack([to_pixels(scene.image, IMAGE_SIZE_PX) for scene in scenes]))
         pixels = pixels.contiguous(memory_format=torch.channels_last).to(self.device)
-        fine, coarse = self.network.vision.feature_maps(pixels)
-        visual = self.network.vision.visual_tokens(fine, coarse)
-        rows = pack_chats(
-            [chat.chat for chat in drawn], self.tokenizer, self.rng, N_VISUAL_TOKENS, row_tokens=ROW_TOKENS
-        )
-        loss = next_token_loss(self.network.language, self._moved(rows), visual)
-        if not visual.requires_grad:  # the vision half stands still
-            return {"picture": loss}
+        vision = self.network.vision
+        fine, coarse = vision.feature_maps(pixels)
+        visual = vision.visual_tokens(fine, coarse)
         ids = caption_ids([caption(scene, self.rng) for scene in scenes], self.tokenizer).to(self.device)
-        scale = self.network.vision.clip.logit_scale.exp().clamp(max=100.0)
-        contrast = self._clip_loss(
-            self.network.vision.picture_vectors(coarse), self.network.vision.text_vectors(ids), scale
-        )
-        words = word_loss(scenes, visual, self.network.language, self.tokenizer)
-        return {"picture": loss, "clip": CLIP_WEIGHT * contrast, "words": WORD_WEIGHT * words}
+        scale = vision.clip.logit_scale.exp().clamp(max=100.0)
+        contrast = self._clip_loss(vision.picture_vectors(coarse), vision.text_vectors(ids), scale)
+        return {
+            "picture": next_token_loss(self.network.language, rows, visual),
+            "clip": CLIP_WEIGHT * contrast,
+            "words": WORD_WEIGHT * word_loss(scenes, visual, self.network.language, self.tokenizer),
+        }
 
     def _moved(self, rows: Rows) -> Rows:
         return Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
@@ -103,7 +119,7 @@ def run(
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
     network.vision.requires_grad_(vision_learns)
-    run_stage(plan, network, Conversing(network, sprites, tokenizer, seed + 2, device).losses)
+    run_stage(plan, network, Conversing(network, sprites, tokenizer, seed + 2, device, vision_learns).losses)
     network.vision.requires_grad_(True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from training.answers import Examiner, Exchange
 from training.chats import Chat, Message
 from training.pictures import Painter, Scene
+from training.scene_pool import ScenePool
 from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
@@ -29,7 +30,7 @@ class PictureChat:
 class Composer:
     """Draws chats that hold pictures. ``painter``, ``examiner`` and ``talker`` decide what is kept for evaluation."""
 
-    def __init__(self, painter: Painter, examiner: Examiner, talker: Talker) -> None:
+    def __init__(self, painter: Painter | ScenePool, examiner: Examiner, talker: Talker) -> None:
         self.painter = painter
         self.examiner = examiner
         self.talker = talker

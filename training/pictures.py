@@ -173,7 +173,7 @@ class Painter:
         self.coloured = sorted({s.name for s in sprites if s.colour})
         self._masks = {shape: shape_mask(shape) for shape in SHAPES}
 
-    def sprite(self, *, shape_share: float = 0.15, coloured: bool = False) -> Sprite:
+    def sprite(self, *, shape_share: float = 0.2, coloured: bool = False) -> Sprite:
         """A random thing: a name first, so that names with many pictures are not seen more often."""
         rng = self.rng
         if rng.random() < shape_share:

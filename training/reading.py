@@ -34,39 +34,19 @@ def help_pages(data: Path) -> list[str]:
         return [json.loads(line)["text"] for line in lines]
 
 
-class Reading:
-    """Losses of the text stage: drills and prose early, questions on passages throughout."""
+class Drills:
+    """Rows in which the second half repeats the first; only what can be copied is learnt, and a little prose."""
 
-    def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, pages: list[str], seed: int, device: torch.device
-    ) -> None:
-        self.model = model
+    def __init__(self, writer: Writer, tokenizer: Tokenizer, pages: list[str]) -> None:
+        self.rng = writer.rng
+        self.writer = writer
         self.tokenizer = tokenizer
         self.pages = pages
-        self.rng = random.Random(seed)
-        self.writer = Writer(self.rng)
-        self.talker = Talker(self.rng)
-        self.device = device
 
-    def losses(self, progress: float) -> dict[str, Tensor]:
-        if self.rng.random() < TALK_SHARE:
-            talks = [self.talker.any() for _ in range(CHATS_PER_STEP)]
-            with autocast(self.device):
-                rows = pack_chats(talks, self.tokenizer, self.rng, 0)
-                return {"talk": next_token_loss(self.model, self._moved(rows))}
-        drilled = self.rng.random() < (0.3 if progress < 0.4 else 0.1)
-        name = "drill" if drilled else "grounded"
-        rows = self._drills() if drilled else grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
-        with autocast(self.device):
-            return {name: next_token_loss(self.model, self._moved(rows))}
-
-    def _moved(self, rows: Rows) -> Rows:
-        return Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
-
-    def _drills(self) -> Rows:
-        """Rows in which the second half repeats the first; only what can be copied is learnt, and a little prose."""
+    def rows(self, number: int) -> Rows:
+        """``number`` rows of at most ``TEXT_TOKENS``."""
         examples: list[tuple[list[int], list[float]]] = []
-        for _ in range(TEXTS_PER_STEP):
+        for _ in range(number):
             draw = self.rng.random()
             if self.pages and draw < 0.06:
                 ids = self._ids(self.rng.choice(self.pages))[:TEXT_TOKENS]
@@ -84,6 +64,38 @@ class Reading:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+
+class Reading:
+    """Losses of the text stage: drills and prose early, questions on passages throughout."""
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, pages: list[str], seed: int, device: torch.device
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.rng = random.Random(seed)
+        self.writer = Writer(self.rng)
+        self.talker = Talker(self.rng)
+        self.drills = Drills(self.writer, tokenizer, pages)
+        self.device = device
+
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        if self.rng.random() < TALK_SHARE:
+            talks = [self.talker.any() for _ in range(CHATS_PER_STEP)]
+            with autocast(self.device):
+                rows = pack_chats(talks, self.tokenizer, self.rng, 0)
+                return {"talk": next_token_loss(self.model, self._moved(rows))}
+        drilled = self.rng.random() < (0.3 if progress < 0.4 else 0.1)
+        if drilled:
+            name, rows = "drill", self.drills.rows(TEXTS_PER_STEP)
+        else:
+            name, rows = "grounded", grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
+        with autocast(self.device):
+            return {name: next_token_loss(self.model, self._moved(rows))}
+
+    def _moved(self, rows: Rows) -> Rows:
+        return Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
 
 
 def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: float) -> Rows:

@@ -150,7 +150,7 @@ class Writer:
         """Sources with one to three questions about them, in the contract's format."""
         rng = self.rng
         n_passages = rng.choice((1, 1, 2, 2, 3, 3))
-        targets = [self.fact() for _ in range(1 if self.held_out else rng.choice((1, 2, 2, 3)))]
+        targets = [self.fact() for _ in range(1 if self.held_out else rng.choice((1, 2, 3, 4, 5)))]
         asked = list(targets)
         absent: set[int] = set()
         if rng.random() < 0.16:

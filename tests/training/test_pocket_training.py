@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from training.aligning import first_id, word_loss, words_of
+from training.aligning import word_ids, word_loss, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
 from training.copying import start_with_copying
@@ -186,7 +186,7 @@ def test_the_word_loss_looks_at_the_visual_token_over_the_thing(model: LanguageM
     visual = torch.zeros(1, 16, model.config.n_embd)
     with torch.inference_mode():
         before = word_loss([scene], visual, model, tokenizer)
-        visual[0, 3] = model.embedding(torch.tensor(first_id("apple", tokenizer)))  # first row, last column
+        visual[0, 3] = model.embedding(torch.tensor(word_ids("apple", tokenizer)[0]))  # first row, last column
         after = word_loss([scene], visual, model, tokenizer)
         visual[0, 12] = 7.0  # another corner: of no matter
         assert word_loss([scene], visual, model, tokenizer) == after
