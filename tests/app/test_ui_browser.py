@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import pytest
 import uvicorn
 from PIL import Image, ImageDraw
 
+import hearth
+from hearth import assets
 from hearth.server import create_app
 from tests.app.fake_assistant import FakeAssistant
 
@@ -41,14 +43,15 @@ expect.set_options(timeout=PATIENCE_MS)
 class Site:
     """A server on a loopback port of its own, which can be stopped and started again on the same data."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, open_assistant: Callable[[Path], Any] = FakeAssistant) -> None:
         self.data_dir = data_dir
+        self._open_assistant = open_assistant
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        self.assistant = FakeAssistant(self.data_dir)
-        app = create_app(self.assistant)  # type: ignore[arg-type]  # a fake
+        self.assistant = self._open_assistant(self.data_dir)
+        app = create_app(self.assistant)
         config = uvicorn.Config(app, port=self.port, log_level="warning", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -437,3 +440,21 @@ def test_a_sample_is_one_click(page: Any) -> None:
     sample.click()
     expect(answers(page)).to_contain_text("It is a red apple.")
     expect(questions(page).locator("img")).to_be_visible()
+
+
+@pytest.mark.skipif(not (assets.pocket_dir() / "pocket.toml").is_file(), reason="the pocket models are not there")
+def test_the_samples_are_answered_by_the_pocket_models(browser: Any, tmp_path: Path) -> None:
+    site = Site(tmp_path / "data", lambda data_dir: hearth.Assistant(data_dir=data_dir))
+    with opened(browser, site) as page:
+        for sample in ("document", "aloud", "picture"):
+            page.locator("#hearth-new").click()
+            expect(answers(page)).to_have_count(0)
+            page.locator(f"a.hearth-sample.{sample}").click()
+            expect(page.locator(".hearth-figures")).to_contain_text("first token")
+            expect(page.locator(".hearth-answer")).to_have_text(re.compile(r"\w"))
+            expect(page.locator(".hearth-error")).to_have_count(0)
+            shoot(page, f"pocket-{sample}")
+        page.reload()
+        expect(page.locator(".hearth-answer")).to_have_text(re.compile(r"\w"))
+        expect(chats(page)).to_have_count(3)
+    site.stop()
