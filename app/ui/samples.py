@@ -10,7 +10,7 @@ from pathlib import Path
 
 _OFFERED = (
     ("picture", ("picture.png",), "Ask about a picture", "What is this?"),
-    ("aloud", ("picture.png", "question.wav"), "Ask aloud", ""),
+    ("aloud", ("question.wav",), "Ask aloud", ""),
     ("document", ("note.txt",), "Ask a document", "What is the door code?"),
 )
 _ABOUT = (

@@ -135,7 +135,7 @@ def test_stop_is_seen_at_once_and_ends_the_turn(jobs: TurnJobs, script: Script) 
     assert not jobs.stop("c")
 
 
-def test_one_turn_at_a_time_per_conversation(jobs: TurnJobs, script: Script) -> None:
+def test_one_turn_at_a_time_per_conversation(jobs: TurnJobs) -> None:
     first = jobs.start(TurnRequest("c", "hi"))
     with pytest.raises(RequestError, match="stop it or wait"):
         jobs.start(TurnRequest("c", "more"))
