@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Resolved, because in a development install this file is a link into the source tree and the other files are not linked.
+# Resolved, because in a development install this file is a link into the source tree, and the others are not linked.
 _HERE = Path(__file__).resolve().parent
 
 
