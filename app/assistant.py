@@ -126,7 +126,8 @@ class Assistant:
             return
         events: queue.SimpleQueue[TurnEvent] = queue.SimpleQueue()
         turn = Turn(self._runtime, self.memory, given, events.put)
-        if not self._start(turn, conversation):
+        thread = self._start(turn, conversation)
+        if thread is None:
             yield TurnFailed(RequestError(f"conversation {conversation} is being answered; wait or stop it first"))
             return
         asked_to_stop = False
@@ -139,9 +140,11 @@ class Assistant:
                     event = events.get(timeout=_POLL_S)
                 except queue.Empty:
                     continue
-                yield event
                 if isinstance(event, (Done, TurnFailed)):
+                    thread.join()  # the conversation is free before its listener knows
+                    yield event
                     return
+                yield event
         finally:
             turn.cancel()
 
@@ -197,17 +200,17 @@ class Assistant:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, turn: Turn, conversation: str | None) -> bool:
-        """Begins ``turn`` on its thread; False if its conversation has a running turn."""
+    def _start(self, turn: Turn, conversation: str | None) -> threading.Thread | None:
+        """Begins ``turn`` on a thread of its own; None if its conversation has a running turn."""
         thread = threading.Thread(target=self._run, args=(turn, conversation), name="hearth-turn", daemon=True)
         with self._turns_lock:
             if conversation in self._busy:
-                return False
+                return None
             if conversation is not None:
                 self._busy.add(conversation)
             self._turns[turn] = thread
         thread.start()
-        return True
+        return thread
 
     def _run(self, turn: Turn, conversation: str | None) -> None:
         try:
