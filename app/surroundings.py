@@ -32,7 +32,10 @@ def serve(assistant: Assistant, *, host: str, port: int, open_browser: bool) -> 
     """The real web server."""
     from hearth.server import serve as serve_page
 
-    serve_page(assistant, host=host, port=port, open_browser=open_browser)
+    def announce(address: str) -> None:
+        typer.echo(f"Hearth answers at {address} (Ctrl-C stops it)")
+
+    serve_page(assistant, host=host, port=port, open_browser=open_browser, on_ready=announce)
 
 
 @contextmanager
