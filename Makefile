@@ -54,6 +54,7 @@ bench: $(SETUP)
 
 train: $(SETUP)
 	@$(BIN)/python -m training.pocket $(ARGS)
+	@$(BIN)/python -m training.export_graph
 	@$(BIN)/python -m training.speech $(ARGS)
 
 setup: $(SETUP)
