@@ -112,6 +112,7 @@ def export_vision(network: VisionNetwork, config: dict[str, Any], folder: Path) 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     safetensors.torch.save_file(halves, folder / "vision.safetensors")
+    (folder / "vision.safetensors").chmod(0o644)  # safetensors makes it readable for its owner only
     (folder / "vision.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 1.3``."""
+"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 3``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("clip", "text", "words", "answers", "chat", "export")
-SHARES = {"clip": 0.4, "text": 0.2, "words": 0.15, "answers": 0.1, "chat": 0.15}  # of the budget
+SHARES = {"clip": 0.2, "text": 0.3, "words": 0.2, "answers": 0.2, "chat": 0.1}  # of the budget
 N_EMBD = 256
 
 log = logging.getLogger("training.pocket")
@@ -51,7 +51,7 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket", help="checkpoints and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
-    parser.add_argument("--budget-hours", type=float, default=1.25, help="wall time for all stages together")
+    parser.add_argument("--budget-hours", type=float, default=3.0, help="wall time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
