@@ -131,6 +131,8 @@ class LlamaModel:
         callback = native.llama_progress_callback(on_progress)
         params = native.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
+        # the repacked layouts of AMX processors crash with Q8_0 in a batch of several tokens (llama.cpp 0c1e57098)
+        params.use_extra_bufts = False
         params.progress_callback = callback
         _recent_complaints.clear()
         handle = native.llama_model_load_from_file(str(path).encode(), params)
