@@ -377,9 +377,31 @@ class LlamaContext:
         """Forgets positions [start, end) of a sequence. False: this model cannot forget a part."""
         return bool(native.llama_memory_seq_rm(self._memory, seq_id, start, end))
 
-    def seq_cp(self, source: int, target: int, end: int) -> None:
-        """Lets ``target`` share positions [0, end) of ``source``."""
-        native.llama_memory_seq_cp(self._memory, source, target, 0, end)
+    def seq_cp(self, source: int, target: int, start: int, end: int) -> None:
+        """Lets ``target`` share positions [start, end) of ``source``; -1 as ``end`` is all that follow."""
+        native.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def seq_state(self, seq_id: int) -> bytes:
+        """What a sequence holds, to be given to ``set_seq_state``; empty if llama.cpp gives nothing."""
+        handle = self.handle
+        size = int(native.llama_state_seq_get_size(handle, seq_id))
+        buffer = np.empty(size, np.uint8)
+        pointer = ctypes.cast(buffer.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        written = int(native.llama_state_seq_get_data(handle, pointer, size, seq_id))
+        return buffer[:written].tobytes()
+
+    def set_seq_state(self, seq_id: int, state: bytes) -> bool:
+        """Replaces what a sequence holds. False: refused (another KV type, no room); it is empty then.
+
+        A flipped bit is taken without complaint: check what comes from a disk before.
+        """
+        buffer = np.frombuffer(state, np.uint8)
+        pointer = ctypes.cast(buffer.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        return int(native.llama_state_seq_set_data(self.handle, pointer, len(state), seq_id)) == len(state)
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        """Lowest position of a sequence, -1 if it is empty."""
+        return int(native.llama_memory_seq_pos_min(self._memory, seq_id))
 
     def seq_pos_max(self, seq_id: int) -> int:
         """Highest position of a sequence, -1 if it is empty."""

@@ -56,13 +56,15 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to be generated after ``segments``."""
+    """One answer to be generated after ``segments``. What is saved of its prefix belongs to ``owner``, such as a
+    conversation, and is deleted with it; without one it stays until room is needed."""
 
     request_id: str
     segments: tuple[Segment, ...]
     sampling: SamplingParams = SamplingParams()
     max_tokens: int = MAX_TOKENS_DEFAULT
     stop: tuple[str, ...] = ()
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheReport:
+    """Where the prefix of a prompt came from. ``miss`` says why no more of it was found, "" if all was."""
+
+    memory_tokens: int = 0  # from the KV cache, on the GPU or in RAM
+    disk_tokens: int = 0  # restored from saved blocks
+    miss: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineTimings:
     """Seconds spent on one request by the engine."""
 
     queue_s: float = 0.0
+    restore_s: float = 0.0  # reading saved KV blocks
     encode_s: float = 0.0  # calls of MediaSegment.embed
     prefill_s: float = 0.0  # without encode_s
     ttft_s: float = 0.0  # submit → first token
@@ -112,6 +124,7 @@ class Finished:
     usage: Usage
     timings: EngineTimings
     seed: int
+    cache: CacheReport = CacheReport()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,21 @@
-"""Stage "clip": image and text tower learn which caption belongs to which picture (open_clip's own loss)."""
+"""What the picture stages share: the encoder's sizes, and batches of pictures and captions."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from open_clip.loss import ClipLoss
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.pixels import to_pixels
-from training.captions import caption
 from training.chats import special_id
-from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Painter, Scene
 
 IMAGE_SIZE_PX = 96
 CONTEXT_LENGTH = 32
 N_VISUAL_TOKENS = 16
-BATCH = 160
 
 
 def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
@@ -56,35 +49,3 @@ def draw_scene(painter: Painter) -> Scene:
     if draw < 0.64:
         return painter.single()
     return painter.counted(painter.rng.randint(2, 3)) if draw < 0.82 else painter.pair()
-
-
-@dataclass
-class Contrast:
-    """The contrastive loss on freshly drawn batches."""
-
-    network: VisionNetwork
-    painter: Painter
-    tokenizer: Tokenizer
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        self._loss = ClipLoss()
-
-    def losses(self, _progress: float) -> dict[str, Tensor]:
-        scenes = [draw_scene(self.painter) for _ in range(BATCH)]
-        pixels = pixel_batch(scenes).to(self.device)
-        ids = caption_ids([caption(scene, self.painter.rng) for scene in scenes], self.tokenizer).to(self.device)
-        with autocast(self.device):
-            _, coarse = self.network.feature_maps(pixels)
-            pictures = self.network.picture_vectors(coarse)
-            texts = self.network.text_vectors(ids)
-        scale = self.network.clip.logit_scale.exp().clamp(max=100.0)
-        return {"clip": self._loss(pictures, texts, scale)}
-
-
-def run(plan: StagePlan, network: VisionNetwork, sprites: list[Any], tokenizer: Tokenizer, seed: int) -> None:
-    device = pick_device()
-    network.to(device)
-    network.to(memory_format=torch.channels_last)
-    painter = Painter(sprites, random.Random(seed))
-    run_stage(plan, network, Contrast(network, painter, tokenizer, device).losses)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hearth.multimodal.pixels import to_pixels
-from training.aligning import Aligning, word_loss
+from training.aligning import word_loss
 from training.answers import Examiner
 from training.batches import Rows, next_token_loss, pack_chats
 from training.captions import caption
@@ -121,18 +121,6 @@ def run(
     network.vision.requires_grad_(vision_learns)
     run_stage(plan, network, Conversing(network, sprites, tokenizer, seed + 2, device, vision_learns).losses)
     network.vision.requires_grad_(True)
-
-
-def run_alignment(
-    plan: StagePlan, network: PocketNetwork, sprites: list[Sprite], tokenizer: Tokenizer, seed: int
-) -> None:
-    """The stage before: the language model stands still while the vision half learns its words."""
-    device = pick_device()
-    network.to(device)
-    network.vision.to(memory_format=torch.channels_last)
-    network.language.requires_grad_(False)
-    run_stage(plan, network, Aligning(network, sprites, tokenizer, seed + 3, device).losses)
-    network.language.requires_grad_(True)
 
 
 def load_stage(path: Path, network: nn.Module, part: str = "") -> bool:

@@ -48,13 +48,14 @@ class Sprite:
 class Thing:
     """One thing in a scene; ``cell`` is (column, row) of the 3×3 grid its centre lies in.
 
-    ``centre`` is (x, y) as shares of the square that the vision encoder sees.
+    ``centre`` and ``size`` (width, height) are shares of the square that the vision encoder sees.
     """
 
     name: str
     colour: str | None
     cell: tuple[int, int]
     centre: tuple[float, float] = (0.5, 0.5)
+    size: tuple[float, float] = (0.3, 0.3)
 
 
 @dataclass(frozen=True)
@@ -239,10 +240,12 @@ class Painter:
         canvas = self._paint_background(width, height, background)
         things = []
         for sprite, cell, size in placed:
-            x, y = self._paste(canvas, sprite, cell, size)
+            left, top, drawn_width, drawn_height = self._paste(canvas, sprite, cell, size)
             side = max(canvas.size)
-            centre = ((x + (side - canvas.width) / 2) / side, (y + (side - canvas.height) / 2) / side)
-            things.append(Thing(sprite.name, sprite.colour, cell, centre))
+            x = left + drawn_width / 2 + (side - canvas.width) / 2
+            y = top + drawn_height / 2 + (side - canvas.height) / 2
+            extent = (drawn_width / side, drawn_height / side)
+            things.append(Thing(sprite.name, sprite.colour, cell, (x / side, y / side), extent))
         return Scene(canvas, tuple(things), background)
 
     def _paint_background(self, width: int, height: int, background: str) -> Image.Image:
@@ -255,7 +258,8 @@ class Painter:
             pixels = pixels + (slope[None, :, None] if len(slope) == width else slope[:, None, None])
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
-    def _paste(self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float) -> tuple[float, float]:
+    def _paste(self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float) -> tuple[int, int, int, int]:
+        """Draws the thing; (left, top, width, height) of where it lies, in pixels."""
         rng = self.rng
         image = sprite.image
         if rng.random() < 0.5:
@@ -271,4 +275,4 @@ class Painter:
             centre = (index + 0.5 + rng.uniform(-0.2, 0.2)) / 3 * total
             corner.append(round(min(max(centre - extent / 2, 1), max(1, total - extent - 1))))
         canvas.paste(image, (corner[0], corner[1]), image)
-        return corner[0] + image.width / 2, corner[1] + image.height / 2
+        return corner[0], corner[1], image.width, image.height

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from training import contrastive, conversing, reading
+from training import aligning, contrastive, conversing, reading
 from training.copying import start_with_copying
 from training.export import export_all
 from training.language import LanguageConfig, LanguageModel
@@ -81,19 +81,22 @@ def main() -> None:
     tokenizer = tokenizer_of(recipe)
     config = contrastive.vision_config(N_EMBD, tokenizer.get_vocab_size())
     vision = VisionNetwork(config)
-    if "clip" in recipe.stages:
-        contrastive.run(recipe.plan("clip", 2e-3), vision, load_sprites(recipe.data), tokenizer, recipe.seed)
     language = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size(), n_embd=N_EMBD))
     start_with_copying(language, recipe.seed)
+    network = PocketNetwork(vision, language)
+    if "clip" in recipe.stages:
+        aligning.run(
+            recipe.plan("clip", 2e-3), network, load_sprites(recipe.data), tokenizer, recipe.seed, clip_weight=0.5
+        )
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
         reading.run(recipe.plan("text", 8e-4), language, tokenizer, recipe.data, recipe.seed)
-    network = PocketNetwork(vision, language)
-    conversing.load_stage(recipe.runs / "clip.pt", vision)
+    conversing.load_stage(recipe.runs / "clip.pt", vision, "vision.")
     conversing.load_stage(recipe.runs / "text.pt", language)
     if "words" in recipe.stages:
-        conversing.run_alignment(recipe.plan("words", 1e-3), network, load_sprites(recipe.data), tokenizer, recipe.seed)
+        plan = recipe.plan("words", 1e-3)
+        aligning.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 3, clip_weight=0.1)
     if conversing.load_stage(recipe.runs / "words.pt", vision, "vision."):
         log.info("visual tokens are aligned with words")
     if "answers" in recipe.stages:

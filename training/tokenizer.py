@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from training.chats import SPECIAL_TOKENS
 from training.texts import Writer
-from training.world import NAMES, as_spoken, spoken_sentence
+from training.world import NAMES, NAMES_DRAWN, as_spoken, spoken_sentence
 
 N_TOKENS = 4096
+DRAWN_REPEATS = 400  # often enough that the name of a drawn thing becomes one token, which a visual token can say
 
 
 def corpus(data: Path, seed: int) -> Iterator[str]:
@@ -22,7 +23,7 @@ def corpus(data: Path, seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     writer = Writer(rng)
     for name in NAMES:
-        yield from [f"It is a {name}. There are two {name}s. {name} " * 4]
+        yield f"It is a {name}. There are two {name}s. {name} " * (DRAWN_REPEATS if name in NAMES_DRAWN else 4)
     for _ in range(30_000):
         sentence = spoken_sentence(rng)
         yield sentence if rng.random() < 0.6 else as_spoken(sentence)

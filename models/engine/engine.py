@@ -7,44 +7,74 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hearth.models.cpu import physical_cores
+from hearth.models.engine.counters import EngineCounters
+from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
 from hearth.models.engine.options import DEFAULT_N_CTX_LIMIT, EngineOptions
-from hearth.models.engine.prefix_cache import PrefixCache
+from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
 from hearth.models.engine.prompt import Prompt, count_positions, count_tokens
 from hearth.models.engine.runner import Runner
 from hearth.models.engine.sampler import MAX_SEED, PENALTY_LAST_N, TokenSampler, check_request
-from hearth.models.engine.scheduler import Chunk, Scheduler, TokenChunk
+from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence, SequenceHandle
+from hearth.models.engine.speculation import Speculation, StepCosts
 from hearth.models.errors import ContextOverflowError, EngineError, HearthError
 from hearth.models.fingerprint import model_fingerprint
 from hearth.models.gguf_header import check_gguf
 from hearth.models.llama import ContextOptions, DecodeStatus, LlamaContext, LlamaModel, build_id
-from hearth.models.types import FinishReason, GenerationRequest, ModelInfo
+from hearth.models.types import CacheReport, FinishReason, GenerationRequest, ModelInfo
 
 logger = logging.getLogger("hearth.engine")
+T = TypeVar("T")
 
 LONG_NODES_PER_LAYER = 4
-MAX_RUNNING = 1  # requests side by side
 SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
+RESERVED_CELLS = 64  # kept free for the answer of every running request when another is let in
+MAX_BACKGROUND_WAIT_S = 0.02  # how long a cancel may go unnoticed while a picture is encoded or a block read
+FLUSH_TIMEOUT_S = 30.0  # for what is to be written when the engine closes
 
 
 class LlamaEngine:
     """A loaded model that generates (types.Engine). Methods may be called from any thread."""
 
-    def __init__(self, model: LlamaModel, context: LlamaContext, info: ModelInfo) -> None:
-        """Takes ownership of both. Use ``LlamaEngine.load``."""
+    def __init__(
+        self,
+        model: LlamaModel,
+        context: LlamaContext,
+        info: ModelInfo,
+        options: EngineOptions,
+        store: KvStore | None = None,
+    ) -> None:
+        """Takes ownership of all. Use ``LlamaEngine.load``."""
         self._model = model
         self._context = context
         self._info = info
-        self._runner = Runner(context)
-        self._cache = PrefixCache(context.options.n_seq_max, sliceable=not model.is_recurrent)
-        self._scheduler = Scheduler(max_running=MAX_RUNNING, max_chunk_tokens=context.n_batch)
+        self._options = options
+        self._store = store
+        self._counters = EngineCounters()
+        sliceable = not model.is_recurrent
+        self._runner = Runner(context, scratch_id=options.n_sequences)
+        self._cache = PrefixCache(options.n_sequences, sliceable=sliceable)
+        self._disk = (
+            DiskCache(store, info.fingerprint, self._runner, self._cache, sliceable=sliceable) if store else None
+        )
+        self._scheduler = Scheduler(
+            max_running=min(options.n_parallel, options.n_sequences), max_chunk_tokens=context.n_batch
+        )
+        self._costs = StepCosts()
+        self._speculates = options.prompt_lookup and sliceable
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="hearth-encode")
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()  # closing against submitting and against reading the vocabulary
@@ -57,29 +87,37 @@ class LlamaEngine:
         path: Path,
         options: EngineOptions | None = None,
         *,
+        store: KvStore | None = None,
         cancelled: Callable[[], bool] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> LlamaEngine:
         """Loads a GGUF and starts the thread. ``cancelled`` is asked and ``on_progress`` told (0..1) while it reads.
 
+        KV blocks go to ``store``, which is closed with the engine, also when loading fails.
         Raises ModelFileError (what is wrong with the file) and EngineError (stopped, or not enough memory).
         """
         options = options or EngineOptions()
-        header = check_gguf(path)
 
         def progress(fraction: float) -> bool:
             if on_progress is not None:
                 on_progress(fraction)
             return cancelled is None or not cancelled()
 
-        model = LlamaModel.load(path, n_gpu_layers=options.n_gpu_layers, progress=progress)
         try:
-            context = LlamaContext(model, _context_options(model, options))
+            header = check_gguf(path)
+            model = LlamaModel.load(path, n_gpu_layers=options.n_gpu_layers, progress=progress)
+            try:
+                context = LlamaContext(model, _context_options(model, options))
+            except BaseException:
+                model.close()
+                raise
         except BaseException:
-            model.close()
+            if store is not None:
+                store.close()
             raise
         settings = (build_id(), options.kv_type, f"flash_attention={options.flash_attention}", "rope=model")
-        return cls(model, context, _model_info(model, context, model_fingerprint(header, *settings)))
+        info = _model_info(model, context, model_fingerprint(header, *settings))
+        return cls(model, context, info, options, store)
 
     @property
     def info(self) -> ModelInfo:
@@ -120,11 +158,28 @@ class LlamaEngine:
 
     def check_integrity(self) -> None:
         """Compares what the prefix cache believes with the KV cache. Raises EngineError if they differ."""
-        done: Future[None] = Future()
+        self._on_thread(self._compare_cache)
+
+    def forget(self, owner: str) -> int:
+        """Deletes the saved KV blocks that only ``owner`` uses, and returns how many. They are gone on return."""
+        return self._on_thread(lambda: self._disk.forget(owner) if self._disk else 0)
+
+    def flush(self) -> None:
+        """Returns when all that is to be saved of the KV cache is on disk."""
+        self._on_thread(lambda: self._disk.work(None) if self._disk else None)
+        if self._store is not None:
+            self._store.flush()
+
+    def stats(self) -> dict[str, float]:
+        """What the engine has done since it was loaded; see EngineCounters."""
+        return self._on_thread(self._snapshot)
+
+    def _on_thread(self, function: Callable[[], T]) -> T:
+        done: Future[T] = Future()
         with self._lock:
             self._check_open()
-            self._commands.put(partial(_settle, done, self._compare_cache))
-        done.result()
+            self._commands.put(partial(_settle, done, function))
+        return done.result()
 
     def close(self) -> None:
         """Cancels what runs, ends the thread, frees the model. Idempotent."""
@@ -136,6 +191,9 @@ class LlamaEngine:
         self._thread.join()
         if first:
             with self._lock:
+                if self._store is not None:
+                    self._store.flush(FLUSH_TIMEOUT_S)
+                    self._store.close()
                 self._context.close()
                 self._model.close()
 
@@ -156,17 +214,23 @@ class LlamaEngine:
             self._take_commands()
             if self._closed:
                 break
-            if self._scheduler.has_work:
+            if self._has_work():
                 self._step()
         self._take_commands(wait=False)
         for sequence in list(self._scheduler.running):
             self._end(sequence, "cancelled")
         for sequence in self._scheduler.waiting:
             sequence.fail(EngineError("the engine was closed before this request began"))
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+        if self._disk is not None:
+            self._disk.work(None)
+
+    def _has_work(self) -> bool:
+        return self._scheduler.has_work or (self._disk is not None and self._disk.has_work)
 
     def _take_commands(self, *, wait: bool = True) -> None:
         """Carries out what was asked for; sleeps until something is, if there is nothing else to do."""
-        if wait and not self._scheduler.has_work and not self._closed:
+        if wait and not self._has_work() and not self._closed:
             self._commands.get()()
         while not self._commands.empty():
             self._commands.get()()
@@ -176,97 +240,259 @@ class LlamaEngine:
         self._context.abort.clear()
         if self._closed:
             return
+        started_s, native_s = time.perf_counter(), self._runner.native_s
         for sequence in list(self._scheduler.running):
             if sequence.cancelled:
                 self._end(sequence, "cancelled")
-        for sequence in self._scheduler.admit():
+        for sequence in self._scheduler.admit(self._has_room):
             self._start(sequence)
+        self._restore_some()
         chunks = self._scheduler.schedule()
         if chunks:
             self._carry_out(chunks)
+            self._counters.step(time.perf_counter() - started_s, self._runner.native_s - native_s, chunks)
+        if self._disk is not None and self._disk.has_work:
+            self._disk.work(MAX_STEP_S)
+        if not chunks:
+            self._wait_for_background()
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        reserved = RESERVED_CELLS * (len(self._scheduler.running) + 1)
+        needed = self._cache.cells_in_use() + self._cache.cells_needed(sequence.entries)
+        return needed + reserved <= self._info.n_ctx
 
     def _start(self, sequence: Sequence) -> None:
         """Gives a sequence its place in the KV cache, with as much of its prompt as is there already."""
         try:
-            prompt = sequence.prompt
-            placement = self._cache.place(prompt.entries)
-            if placement is None:
+            entries = sequence.entries
+            choice = self._cache.choose(entries)
+            if choice is None:
                 raise EngineError("more requests run than there are KV sequences")
+            if self._disk is not None:
+                self._disk.settle(choice.target)
+            placement = self._cache.place(entries)
+            assert placement is not None
             slot = sequence.slot = placement.target
-            n_positions = prompt.position(placement.n_matched)
-            if not self._runner.place(placement.source.seq_id, slot.seq_id, n_positions):
-                slot.entries = []
-            sequence.num_cached_tokens = count_tokens(slot.entries)
-            tail = [entry for entry in prompt.entries[-PENALTY_LAST_N:] if isinstance(entry, int)]
-            sequence.sampler = TokenSampler(self._context, sequence.request.sampling, sequence.seed, tail)
-            sequence.report_prefill()
+            if not self._runner.place(placement.source.seq_id, slot.seq_id, sequence.position(placement.n_matched)):
+                self._cache.clear(slot)
+            self._free_cells(self._cache.cells_needed(entries))
+            if sequence.sampler is None:
+                tail = [entry for entry in sequence.prompt.entries[-PENALTY_LAST_N:] if isinstance(entry, int)]
+                sequence.sampler = TokenSampler(self._context, sequence.request.sampling, sequence.seed, tail)
+                sequence.found = CacheReport(memory_tokens=count_tokens(slot.entries))
+                if self._speculates:
+                    sequence.speculation = Speculation(sequence.prompt.entries, self._costs)
+            if self._disk is not None:
+                sequence.restore = self._disk.begin(entries, len(slot.entries))
+            if sequence.restore is None:
+                self._begin_prefill(sequence)
         except Exception as error:  # whatever it is, it belongs to this request; the thread goes on
             self._fail([sequence], error)
 
+    def _restore_some(self) -> None:
+        for sequence in [running for running in self._scheduler.running if running.restore is not None]:
+            restore, slot = sequence.restore, sequence.slot
+            assert self._disk is not None
+            assert restore is not None
+            assert slot is not None
+            try:
+                n_tokens = self._disk.advance(restore, slot, sequence.entries, sequence.request.owner)
+                if n_tokens is not None:
+                    sequence.restore = None
+                    sequence.restore_s += time.monotonic() - restore.started_s
+                    if not sequence.output:
+                        n_memory = min(sequence.found.memory_tokens, n_tokens)
+                        sequence.found = CacheReport(n_memory, n_tokens - n_memory)
+                    self._begin_prefill(sequence)
+            except Exception as error:  # as above
+                self._fail([sequence], error, forget=True)
+
+    def _begin_prefill(self, sequence: Sequence) -> None:
+        if not sequence.output:
+            found = sequence.found
+            self._counters.request(sequence.prompt.n_tokens, found)
+            n_found = found.memory_tokens + found.disk_tokens
+            if n_found + 1 < sequence.prompt.n_tokens:
+                place = f"what is cached differs or ends after {n_found:,} tokens" if n_found else "nothing is cached"
+                sequence.found = CacheReport(found.memory_tokens, found.disk_tokens, place)
+        sequence.report_prefill()
+        self._encode_ahead(sequence)
+
+    def _encode_ahead(self, sequence: Sequence) -> None:
+        """Has the next picture of a prompt encoded while the text before it is read."""
+        done = sequence.num_computed_entries
+        index = next((index for index in sequence.prompt.media if index >= done), None)
+        if index is not None and index not in sequence.embeddings:
+            media = sequence.prompt.media[index]
+
+            def encode() -> NDArray[np.float32]:
+                embeddings, elapsed_s = self._runner.embed(media, lambda: sequence.cancelled)
+                sequence.encode_s += elapsed_s
+                return embeddings
+
+            sequence.embeddings[index] = self._encoder.submit(encode)
+
+    def _wait_for_background(self) -> None:
+        """Sleeps until a picture is encoded or a block read, if that is all there is to do."""
+        futures: list[Future[object]] = []
+        for sequence in self._scheduler.running:
+            if sequence.restore is not None:
+                futures += [future for _, _, future in list(sequence.restore.pending)[:1]]  # type: ignore[list-item]
+            else:
+                futures += [future for future in sequence.embeddings.values() if not future.done()]  # type: ignore[misc]
+        if futures:
+            wait_for(futures, MAX_BACKGROUND_WAIT_S, "FIRST_COMPLETED")
+        elif self._disk is not None and self._disk.has_work:
+            time.sleep(MAX_STEP_S)  # the writers have not kept up
+
     def _carry_out(self, chunks: list[Chunk]) -> None:
         sequences = [chunk.sequence for chunk in chunks]
-        kv_touched = False
+        first = chunks[0]
+        if isinstance(first, MediaChunk):
+            error = first.sequence.embeddings[first.index].exception()
+            if error is not None:
+                self._fail(sequences, error)
+                return
         try:
-            self._runner.prepare(chunks)
-            kv_touched = True
-            started_s = time.monotonic()
+            started_s = time.perf_counter()
             status, rows = self._runner.run(chunks)
-            elapsed_s = time.monotonic() - started_s
-            if status is DecodeStatus.DONE:
-                for chunk, row in zip(chunks, rows, strict=True):
-                    self._postprocess(chunk, row, elapsed_s)
-            else:
-                self._undo(chunks)
-                if status is DecodeStatus.NO_CELLS:
-                    self._make_room()
+            elapsed_s = time.perf_counter() - started_s
         except Exception as error:  # as above
-            self._fail(sequences, error, forget=kv_touched)
+            self._fail(sequences, error, forget=True)
+            return
+        if status is DecodeStatus.DONE:
+            self._scheduler.measured(chunks, elapsed_s)
+            self._note_costs(chunks, elapsed_s)
+            for chunk, row in zip(chunks, rows, strict=True):
+                try:
+                    self._postprocess(chunk, row, elapsed_s)
+                except Exception as error:  # as above
+                    self._fail([chunk.sequence], error, forget=True)
+        else:
+            self._undo(chunks)
+            if status is DecodeStatus.NO_CELLS:
+                self._make_room(sequences)
+
+    def _note_costs(self, chunks: list[Chunk], elapsed_s: float) -> None:
+        if len(chunks) == 1 and isinstance(chunks[0], TokenChunk) and chunks[0].is_answer:
+            self._costs.measured(len(chunks[0].tokens), elapsed_s)
 
     def _postprocess(self, chunk: Chunk, row: int, elapsed_s: float) -> None:
         sequence = chunk.sequence
-        sequence.computed(list(chunk.tokens) if isinstance(chunk, TokenChunk) else [chunk.span])
-        if not sequence.output:
-            sequence.prefill_s += elapsed_s
-            if isinstance(chunk, TokenChunk):
-                # a decode can be interrupted between graph nodes; the longest are a layer's feed-forward products
-                self._scheduler.limit_latency(
-                    len(chunk.tokens), elapsed_s / (LONG_NODES_PER_LAYER * self._model.n_layer)
-                )
-            sequence.report_prefill()
-        if chunk.wants_logits:
-            self._next_token(sequence, row)
+        if isinstance(chunk, TokenChunk) and chunk.is_answer:
+            self._go_on(sequence, chunk, row)
+            return
+        slot = _slot(sequence)
+        if isinstance(chunk, TokenChunk):
+            self._cache.extend(slot, chunk.tokens)
+            # a decode can be interrupted between graph nodes; the longest are a layer's feed-forward products
+            self._scheduler.limit_latency(len(chunk.tokens), elapsed_s / (LONG_NODES_PER_LAYER * self._model.n_layer))
+        else:
+            self._cache.extend(slot, [chunk.span])
+            del sequence.embeddings[chunk.index]
+            self._encode_ahead(sequence)
+        sequence.prefill_s += elapsed_s
+        sequence.report_prefill()
+        self._save_interim(sequence, slot, at_end=bool(chunk.n_wanted))
+        if chunk.n_wanted:
+            reason = self._take(sequence, self._sample(sequence, row))
+            if reason is not None:
+                self._end(sequence, reason)
 
-    def _next_token(self, sequence: Sequence, row: int) -> None:
+    def _go_on(self, sequence: Sequence, chunk: TokenChunk, row: int) -> None:
+        """Samples behind the last token, and behind every guess that came true."""
+        tokens = chunk.tokens
+        reason: FinishReason | None = None
+        n_valid = 0
+        while n_valid < len(tokens):
+            token = self._sample(sequence, row + n_valid)
+            n_valid += 1
+            reason = self._take(sequence, token)
+            if reason is not None or n_valid == len(tokens) or token != tokens[n_valid]:
+                break
+        slot = _slot(sequence)
+        self._cache.extend(slot, tokens[:n_valid])
+        if n_valid < len(tokens):
+            self._runner.truncate(slot.seq_id, chunk.position + n_valid)
+        if sequence.speculation is not None and len(tokens) > 1:
+            sequence.speculation.checked(len(tokens) - 1, n_valid - 1)
+            self._counters.guessed(len(tokens) - 1, n_valid - 1)
+        if reason is not None:
+            self._end(sequence, reason)
+
+    @staticmethod
+    def _sample(sequence: Sequence, row: int) -> int:
         if sequence.sampler is None:
             raise EngineError(f"request {sequence.request.request_id} has no sampler")
-        token = sequence.sampler.sample(row)
+        return sequence.sampler.sample(row)
+
+    def _take(self, sequence: Sequence, token: int) -> FinishReason | None:
+        """Adds a token to the answer; the reason if that ends it."""
+        if sequence.speculation is not None:
+            sequence.speculation.note((token,))
         if self._model.is_eog(token):
             sequence.note_token(token)
-            self._end(sequence, "stop")
-        elif sequence.append(token, self._model.piece(token)):
-            self._end(sequence, "stop")
-        elif len(sequence.output) >= sequence.request.max_tokens or sequence.num_tokens >= self._info.n_ctx:
-            self._end(sequence, "length")
+            return "stop"
+        if sequence.append(token, self._model.piece(token)):
+            return "stop"
+        if len(sequence.output) >= sequence.request.max_tokens or sequence.num_tokens >= self._info.n_ctx:
+            return "length"
+        return None
+
+    def _save_interim(self, sequence: Sequence, slot: CachedSequence, *, at_end: bool) -> None:
+        """Saves what a prompt has come to, so that a crash in the answer does not lose it."""
+        if self._disk is not None and self._disk.due(slot, at_end=at_end):
+            token_s = self._scheduler.prefill_token_s
+            self._disk.save(slot, sequence.request.owner, prefill_token_s=token_s, final=False)
 
     def _undo(self, chunks: list[Chunk]) -> None:
         """Takes back what a decode that did not finish left in the KV cache."""
         for chunk in chunks:
             slot = chunk.sequence.slot
             if slot is not None and not self._runner.truncate(slot.seq_id, chunk.position):
-                slot.entries = []
+                self._cache.clear(slot)
 
-    def _make_room(self) -> None:
-        evicted = self._cache.evict()
-        if evicted is None:
-            raise EngineError(f"the KV cache of {self._info.n_ctx:,} tokens is full; raise n_ctx")
-        self._runner.forget(evicted.seq_id)
+    def _free_cells(self, n_cells: int) -> None:
+        """Empties idle sequences until ``n_cells`` are free, as far as there are idle ones."""
+        while self._info.n_ctx - self._cache.cells_held() < n_cells:
+            victim = self._cache.next_victim()
+            if victim is None:
+                return
+            self._evict(victim)
+
+    def _evict(self, slot: CachedSequence) -> None:
+        if self._disk is not None:
+            self._disk.settle(slot)
+        self._runner.forget(slot.seq_id)
+        self._cache.evicted(slot)
+
+    def _make_room(self, sequences: list[Sequence]) -> None:
+        """After a decode found no free cells: an idle sequence goes, or the youngest request waits on disk."""
+        victim = self._cache.next_victim()
+        if victim is not None:
+            self._evict(victim)
+            return
+        preempted = self._scheduler.preempt()
+        if preempted is None:
+            self._fail(sequences, EngineError(f"the KV cache of {self._info.n_ctx:,} tokens is full; raise n_ctx"))
+            return
+        self._counters.n_preempted += 1
+        slot, preempted.slot, preempted.restore = preempted.slot, None, None
+        if slot is not None:
+            if self._disk is not None:
+                token_s = self._scheduler.prefill_token_s
+                self._disk.save(slot, preempted.request.owner, prefill_token_s=token_s, final=True)
+            self._cache.release(slot)
+            self._evict(slot)
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        if self._disk is not None and sequence.slot is not None:
+            token_s = self._scheduler.prefill_token_s
+            self._disk.save(sequence.slot, sequence.request.owner, prefill_token_s=token_s, final=True)
         self._release(sequence)
         sequence.finish(reason)
 
-    def _fail(self, sequences: list[Sequence], error: Exception, *, forget: bool = False) -> None:
-        """Ends requests with an error. ``forget``: what their KV sequences hold is not known any more."""
+    def _fail(self, sequences: list[Sequence], error: BaseException, *, forget: bool = False) -> None:
         if not isinstance(error, HearthError):
             logger.error("request failed", exc_info=error)
             cause, error = error, EngineError(f"the engine failed: {type(error).__name__}: {error}")
@@ -274,7 +500,7 @@ class LlamaEngine:
         for sequence in sequences:
             if forget and sequence.slot is not None:
                 self._runner.forget(sequence.slot.seq_id)
-                sequence.slot.entries = []
+                self._cache.clear(sequence.slot)
             self._release(sequence)
             sequence.fail(error)
 
@@ -289,24 +515,40 @@ class LlamaEngine:
             sequence.slot = None
 
     def _compare_cache(self) -> None:
+        self._cache.check()
         for slot in self._cache.sequences:
             n_believed, n_held = count_positions(slot.entries), self._runner.num_positions(slot.seq_id)
             if n_believed != n_held:
                 raise EngineError(f"KV sequence {slot.seq_id} holds {n_held} positions, {n_believed} were expected")
+
+    def _snapshot(self) -> dict[str, float]:
+        return {
+            **self._counters.as_dict(),
+            "running": len(self._scheduler.running),
+            "waiting": len(self._scheduler.waiting),
+            "cells_held": self._cache.cells_held(),
+            "cells": self._info.n_ctx,
+        }
 
 
 def _nothing() -> None:
     pass
 
 
-def _settle(future: Future[None], function: Callable[[], None]) -> None:
-    """Runs a function for another thread, which gets its exception."""
+def _settle(future: Future[T], function: Callable[[], T]) -> None:
+    """Runs a function for another thread, which gets its result or exception."""
     try:
-        function()
+        result = function()
     except Exception as error:
         future.set_exception(error)
     else:
-        future.set_result(None)
+        future.set_result(result)
+
+
+def _slot(sequence: Sequence) -> CachedSequence:
+    if sequence.slot is None:
+        raise EngineError(f"request {sequence.request.request_id} has no KV sequence")
+    return sequence.slot
 
 
 def _context_options(model: LlamaModel, options: EngineOptions) -> ContextOptions:
@@ -316,9 +558,9 @@ def _context_options(model: LlamaModel, options: EngineOptions) -> ContextOption
     is_small = options.n_threads is None and model.n_params < SMALL_MODEL_PARAMS
     return ContextOptions(
         n_ctx=n_ctx,
-        n_batch=n_batch,
+        n_batch=max(n_batch, options.n_sequences + 1),  # llama.cpp wants room for a row of every sequence
         n_ubatch=min(options.n_ubatch, n_batch),
-        n_seq_max=options.n_sequences,
+        n_seq_max=options.n_sequences + 1,  # blocks pass through the last one
         n_threads=1 if is_small else n_threads,
         n_threads_batch=n_threads,
         kv_type=options.kv_type,

@@ -17,8 +17,9 @@ class EngineOptions:
 
     ``n_ctx`` None is what the model was trained on, at most 8,192. ``n_gpu_layers`` -1 puts all on the accelerator if
     llama.cpp was built for one. ``n_threads`` None is the number of physical cores, but one for
-    the single tokens of a small model. ``n_sequences`` is how many
-    conversations stay in the KV cache side by side; they share its ``n_ctx`` cells.
+    the single tokens of a small model. ``n_sequences`` is how many conversations stay in the KV cache side by side;
+    they share its ``n_ctx`` cells, and at most ``n_parallel`` of them are answered at a time. ``prompt_lookup`` guesses
+    tokens from what stood before.
     """
 
     n_ctx: int | None = None
@@ -28,7 +29,9 @@ class EngineOptions:
     n_batch: int = 512
     n_ubatch: int = 512
     n_threads: int | None = None
-    n_sequences: int = 8
+    n_sequences: int = 16
+    n_parallel: int = 4
+    prompt_lookup: bool = True
 
     def __post_init__(self) -> None:
         if self.kv_type not in ("f16", "q8_0", "q4_0"):
@@ -41,7 +44,8 @@ class EngineOptions:
             ("n_batch", 1, 65_536),
             ("n_ubatch", 1, 65_536),
             ("n_threads", 1, 1024),
-            ("n_sequences", 1, MAX_SEQUENCES),
+            ("n_sequences", 1, MAX_SEQUENCES - 1),
+            ("n_parallel", 1, MAX_SEQUENCES - 1),
         ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not low <= value <= high):

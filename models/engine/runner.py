@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,27 +18,23 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """Used by the engine's thread only."""
+    """Used by the engine's thread only, but for ``embed``."""
 
-    def __init__(self, context: LlamaContext) -> None:
+    def __init__(self, context: LlamaContext, scratch_id: int) -> None:
+        """``scratch_id`` is a KV sequence that nobody else uses: blocks pass through it."""
         self._context = context
+        self._scratch_id = scratch_id
         self._n_embd = context.model.n_embd_inp
-        self._embedded: tuple[MediaSegment, NDArray[np.float32]] | None = None
-
-    def prepare(self, chunks: list[Chunk]) -> None:
-        """Computes the embeddings of a media chunk, timed in its sequence. Raises what ``embed`` raises, and
-        EngineError if the array is not what the segment promised. The KV cache is not touched."""
-        for chunk in chunks:
-            if isinstance(chunk, MediaChunk):
-                media = chunk.sequence.prompt.media[chunk.index]
-                if self._embedded is None or self._embedded[0] is not media:
-                    started_s = time.monotonic()
-                    self._embedded = (media, self._embed(media))
-                    chunk.sequence.encode_s += time.monotonic() - started_s
+        n = context.n_batch
+        self._tokens = np.zeros(n, np.int32)
+        self._positions = np.zeros(n, np.int32)
+        self._seq_ids = np.zeros(n, np.int32)
+        self._wanted = np.zeros(n, np.int8)
+        self.native_s = 0.0  # spent in llama.cpp
 
     def run(self, chunks: list[Chunk]) -> tuple[DecodeStatus, list[int]]:
         """Decodes token chunks as one batch, or one media chunk. Returns the status and, for every chunk, the batch
-        row of its last token. Anything but DONE may leave a part of the chunks in the KV cache."""
+        row of its first wanted token. Anything but DONE may leave a part of the chunks in the KV cache."""
         first = chunks[0]
         if isinstance(first, MediaChunk):
             status, row = self._run_media(first)
@@ -45,34 +42,57 @@ class Runner:
         return self._run_tokens([chunk for chunk in chunks if isinstance(chunk, TokenChunk)])
 
     def _run_tokens(self, chunks: list[TokenChunk]) -> tuple[DecodeStatus, list[int]]:
-        lengths = [len(chunk.tokens) for chunk in chunks]
-        last_rows = np.cumsum(lengths) - 1
-        tokens = np.fromiter((token for chunk in chunks for token in chunk.tokens), np.int32, sum(lengths))
-        positions = np.concatenate([np.arange(len(c.tokens), dtype=np.int32) + c.position for c in chunks])
-        seq_ids = np.repeat(np.array([chunk.sequence.seq_id for chunk in chunks], np.int32), lengths)
-        wanted = np.zeros(len(tokens), np.int8)
-        wanted[last_rows] = [chunk.wants_logits for chunk in chunks]
-        return self._context.decode_tokens(tokens, positions, seq_ids, wanted), last_rows.tolist()
+        rows: list[int] = []
+        start = 0
+        for chunk in chunks:
+            tokens, seq_id = chunk.tokens, chunk.sequence.seq_id
+            n = len(tokens)
+            if n == 1:  # the usual case; scalars are quicker than slices
+                self._tokens[start] = tokens[0]
+                self._positions[start] = chunk.position
+                self._seq_ids[start] = seq_id
+                self._wanted[start] = chunk.n_wanted
+            else:
+                end = start + n
+                self._tokens[start:end] = tokens
+                self._positions[start:end] = range(chunk.position, chunk.position + n)
+                self._seq_ids[start:end] = seq_id
+                self._wanted[start:end] = 0
+                self._wanted[end - chunk.n_wanted : end] = 1
+            start += n
+            rows.append(start - chunk.n_wanted)
+        began_s = time.perf_counter()
+        status = self._context.decode_tokens(
+            self._tokens[:start], self._positions[:start], self._seq_ids[:start], self._wanted[:start]
+        )
+        self.native_s += time.perf_counter() - began_s
+        return status, rows
 
     def _run_media(self, chunk: MediaChunk) -> tuple[DecodeStatus, int]:
-        if self._embedded is None:
-            raise EngineError("a media chunk was run before it was prepared")
-        embeddings = self._embedded[1]
+        embeddings = chunk.sequence.embeddings[chunk.index].result()
         n_batch = self._context.n_batch
         for start in range(0, len(embeddings), n_batch):
             rows = embeddings[start : start + n_batch]
             n = len(rows)
             positions = np.arange(n, dtype=np.int32) + chunk.position + start
             wanted = np.zeros(n, np.int8)
-            wanted[-1] = chunk.wants_logits and start + n == len(embeddings)
+            wanted[-1] = chunk.n_wanted and start + n == len(embeddings)
             seq_ids = np.full(n, chunk.sequence.seq_id, np.int32)
+            began_s = time.perf_counter()
             status = self._context.decode_embeddings(rows, positions, seq_ids, wanted)
+            self.native_s += time.perf_counter() - began_s
             if status != 0:
                 return status, n - 1
-        self._embedded = None
         return status, n - 1
 
-    def _embed(self, media: MediaSegment) -> NDArray[np.float32]:
+    def embed(self, media: MediaSegment, cancelled: Callable[[], bool]) -> tuple[NDArray[np.float32], float]:
+        """The embeddings of a media segment and the seconds they took. Any thread.
+
+        Raises what ``embed`` raises, EngineError if the array is not what the segment promised.
+        """
+        if cancelled():
+            raise EngineError("the request was cancelled before its picture was encoded")
+        started_s = time.monotonic()
         embeddings = np.ascontiguousarray(media.embed(), dtype=np.float32)
         expected = (media.n_tokens, self._n_embd)
         if embeddings.shape != expected:
@@ -82,7 +102,36 @@ class Runner:
             )
         if not np.isfinite(embeddings).all():
             raise EngineError(f"media {media.identity[:16]} has embeddings that are not finite numbers")
-        return embeddings
+        return embeddings, time.monotonic() - started_s
+
+    def dump(self, seq_id: int, start: int, end: int) -> bytes:
+        """Positions [start, end) of a sequence as a block."""
+        self._context.seq_cp(seq_id, self._scratch_id, start, end)
+        block = self._context.seq_state(self._scratch_id)
+        self.forget(self._scratch_id)
+        return block
+
+    def load(self, seq_id: int, block: bytes, start: int, end: int) -> bool:
+        """Appends positions [start, end) of a block to a sequence. False: the block was refused or is another one."""
+        context, scratch = self._context, self._scratch_id
+        took = context.set_seq_state(scratch, block)
+        if took and context.seq_pos_min(scratch) <= start and context.seq_pos_max(scratch) >= end - 1:
+            context.seq_cp(scratch, seq_id, start, end)
+        else:
+            took = False
+        self.forget(scratch)
+        return took
+
+    def dump_whole(self, seq_id: int) -> bytes:
+        """All of a sequence, of a model that cannot be sliced."""
+        return self._context.seq_state(seq_id)
+
+    def load_whole(self, seq_id: int, block: bytes, n_positions: int) -> bool:
+        """Replaces a sequence. False: refused, or not of ``n_positions``; it is empty then."""
+        if self._context.set_seq_state(seq_id, block) and self._context.seq_pos_max(seq_id) == n_positions - 1:
+            return True
+        self.forget(seq_id)
+        return False
 
     def place(self, source_id: int, target_id: int, n_positions: int) -> bool:
         """Makes ``target_id`` hold the first ``n_positions`` positions of ``source_id`` and nothing else. False: the
@@ -90,7 +139,7 @@ class Runner:
         if source_id != target_id:
             self.forget(target_id)
             if n_positions:
-                self._context.seq_cp(source_id, target_id, n_positions)
+                self._context.seq_cp(source_id, target_id, 0, n_positions)
             return True
         return self.truncate(target_id, n_positions)
 

@@ -1,8 +1,14 @@
-"""Decides which requests run and what part of them comes next. Policy only: it sees counts and entries, no tensors."""
+"""Decides which requests run and what part of them comes next. Policy only: it sees counts and entries, no tensors.
+
+Continuous batching with chunked prefill (Orca, Yu et al. 2022; Sarathi-Serve, Agrawal et al. 2024, arXiv 2403.02310):
+the next token of every answering request comes first in a step, and what room a latency budget leaves beside them goes
+to prompts, in turn. A step of media is its own; it alternates with steps of tokens.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hearth.models.engine.prompt import MediaSpan
@@ -10,6 +16,10 @@ from hearth.models.engine.sequence import Sequence
 
 MAX_WAIT_S = 0.1  # half of what a cancel may take
 MIN_CHUNK_TOKENS = 64  # shorter chunks use the processor badly
+MIN_SHARED_CHUNK_TOKENS = 8  # of a prompt beside answers, however slow the machine
+PREFILL_SHARE = 1.5  # a step with answers in it takes at most so much longer by prompts, in steps without
+FIRST_SHARED_CHUNK_TOKENS = 32  # until both kinds of steps were measured
+SMOOTHING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,8 @@ class TokenChunk:
     sequence: Sequence
     tokens: list[int]
     position: int
-    wants_logits: bool  # of the last token
+    n_wanted: int  # logits of so many tokens at its end are wanted
+    is_answer: bool = False  # goes on with an answer: its last token, and guesses at what follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +41,23 @@ class MediaChunk:
     span: MediaSpan
     index: int  # in the prompt's entries
     position: int
-    wants_logits: bool
+    n_wanted: int
 
 
 Chunk = TokenChunk | MediaChunk
 
 
 class Scheduler:
-    """First come, first served; ``max_running`` requests side by side, ``max_chunk_tokens`` tokens of one in a step."""
+    """First come, first served into ``max_running`` places; ``max_chunk_tokens`` tokens in a step."""
 
     def __init__(self, *, max_running: int, max_chunk_tokens: int) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.prefill_token_s: float | None = None  # measured: what one token of a prompt takes
+        self._answer_step_s: float | None = None  # measured: what a step of answers alone takes
         self._max_running = max_running
-        self._max_chunk_tokens = max_chunk_tokens
+        self._max_chunk_tokens = self._max_step_tokens = max_chunk_tokens
+        self._media_was_last = False
 
     @property
     def has_work(self) -> bool:
@@ -52,38 +66,120 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def admit(self) -> list[Sequence]:
-        """Moves requests from waiting to running while there is room; those cancelled meanwhile are dropped."""
-        admitted = []
+    def admit(self, has_room: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Moves requests from waiting to running while there are places and ``has_room`` says so (it is not asked when
+        nothing runs); those cancelled meanwhile are dropped."""
+        admitted: list[Sequence] = []
         while self.waiting and len(self.running) < self._max_running:
+            if self.running and not self.waiting[0].cancelled and not has_room(self.waiting[0]):
+                break
             sequence = self.waiting.popleft()
             if sequence.admit():
                 self.running.append(sequence)
                 admitted.append(sequence)
+                break  # its cells count before the next one is looked at
         return admitted
+
+    def preempt(self) -> Sequence | None:
+        """Takes the youngest running request back to the head of the queue; None if at most one runs."""
+        if len(self.running) < 2:
+            return None
+        sequence = max(self.running, key=lambda running: running.admitted_s)
+        self.running.remove(sequence)
+        sequence.preempt()
+        self.waiting.appendleft(sequence)
+        return sequence
+
+    def remove(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+
+    def schedule(self) -> list[Chunk]:
+        """What to decode in this step; empty if every running request waits for its cache or its encoder."""
+        ready = [sequence for sequence in self.running if sequence.is_ready]
+        answers = [sequence for sequence in ready if sequence.is_answering]
+        prompts = [sequence for sequence in ready if not sequence.is_answering]
+        media = next((s for s in prompts if isinstance(s.entry(s.num_computed_entries), MediaSpan)), None)
+        if media is not None and not (self._media_was_last and answers):
+            self._media_was_last = True
+            self._served(media)
+            return [self._media_chunk(media)]
+        self._media_was_last = False
+        chunks: list[Chunk] = []
+        n_left = self._max_step_tokens
+        for sequence in answers:
+            chunk = self._answer_chunk(sequence, n_left - len(answers) + len(chunks) + 1)
+            n_left -= len(chunk.tokens)
+            chunks.append(chunk)
+        n_left = min(n_left, self._prefill_room() if answers else self._max_chunk_tokens)
+        for sequence in prompts:
+            if n_left <= 0:
+                break
+            if not isinstance(sequence.entry(sequence.num_computed_entries), MediaSpan):
+                chunk = self._prompt_chunk(sequence, n_left)
+                n_left -= len(chunk.tokens)
+                chunks.append(chunk)
+        for chunk in chunks:
+            if isinstance(chunk, TokenChunk) and not chunk.is_answer:
+                self._served(chunk.sequence)
+        return chunks
+
+    def measured(self, chunks: list[Chunk], elapsed_s: float) -> None:
+        """Learns from a step of tokens that took ``elapsed_s``."""
+        if any(isinstance(chunk, MediaChunk) for chunk in chunks):
+            return
+        n_prompt = _count_tokens([c for c in chunks if isinstance(c, TokenChunk) and not c.is_answer])
+        if n_prompt == 0:
+            self._answer_step_s = _smoothed(self._answer_step_s, elapsed_s)
+        elif n_prompt >= MIN_SHARED_CHUNK_TOKENS:
+            own_s = elapsed_s - (self._answer_step_s or 0.0) if n_prompt < _count_tokens(chunks) else elapsed_s
+            self.prefill_token_s = _smoothed(self.prefill_token_s, max(own_s, 0.0) / n_prompt)
 
     def limit_latency(self, n_tokens: int, longest_wait_s: float) -> None:
         """Halves later chunks if one of ``n_tokens`` could not have been interrupted for ``longest_wait_s``."""
         if longest_wait_s > MAX_WAIT_S and n_tokens == self._max_chunk_tokens > MIN_CHUNK_TOKENS:
             self._max_chunk_tokens = max(MIN_CHUNK_TOKENS, n_tokens // 2)
 
-    def remove(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
+    def _prefill_room(self) -> int:
+        """Tokens of prompts that fit beside answers without making them stutter."""
+        if self._answer_step_s is None or not self.prefill_token_s:
+            return FIRST_SHARED_CHUNK_TOKENS
+        room = int(PREFILL_SHARE * self._answer_step_s / self.prefill_token_s)
+        return min(max(room, MIN_SHARED_CHUNK_TOKENS), self._max_chunk_tokens)
 
-    def schedule(self) -> list[Chunk]:
-        """What to decode in this step: one chunk of the oldest running request."""
-        return [self._next_chunk(self.running[0])] if self.running else []
+    def _served(self, sequence: Sequence) -> None:
+        """Puts a request behind the others, so that prompts take turns."""
+        if len(self.running) > 1:
+            self.running.remove(sequence)
+            self.running.append(sequence)
 
-    def _next_chunk(self, sequence: Sequence) -> Chunk:
+    @staticmethod
+    def _media_chunk(sequence: Sequence) -> MediaChunk:
+        start = sequence.num_computed_entries
+        span = sequence.entry(start)
+        assert isinstance(span, MediaSpan)
+        return MediaChunk(sequence, span, start, sequence.position(start), int(start + 1 == sequence.num_entries))
+
+    @staticmethod
+    def _answer_chunk(sequence: Sequence, n_max: int) -> TokenChunk:
+        tokens = [sequence.output[-1], *sequence.guesses(n_max - 1)]
+        position = sequence.position(sequence.num_computed_entries)
+        return TokenChunk(sequence, tokens, position, len(tokens), is_answer=True)
+
+    @staticmethod
+    def _prompt_chunk(sequence: Sequence, n_max: int) -> TokenChunk:
         start, total = sequence.num_computed_entries, sequence.num_entries
-        first = sequence.entry(start)
-        if isinstance(first, MediaSpan):
-            return MediaChunk(sequence, first, start, sequence.position(start), start + 1 == total)
         tokens = []
-        end = min(total, start + self._max_chunk_tokens)
-        for index in range(start, end):
+        for index in range(start, min(total, start + n_max)):
             entry = sequence.entry(index)
             if isinstance(entry, MediaSpan):
                 break
             tokens.append(entry)
-        return TokenChunk(sequence, tokens, sequence.position(start), start + len(tokens) == total)
+        return TokenChunk(sequence, tokens, sequence.position(start), int(start + len(tokens) == total))
+
+
+def _count_tokens(chunks: list[Chunk]) -> int:
+    return sum(len(chunk.tokens) for chunk in chunks if isinstance(chunk, TokenChunk))
+
+
+def _smoothed(mean: float | None, value: float) -> float:
+    return value if mean is None else (1 - SMOOTHING) * mean + SMOOTHING * value

@@ -5,8 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from enum import Enum
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hearth.models.detokenizer import Detokenizer, StopMatcher
 from hearth.models.engine.prefix_cache import CachedSequence
@@ -14,6 +19,7 @@ from hearth.models.engine.prompt import Entry, Prompt, count_tokens
 from hearth.models.engine.sampler import TokenSampler
 from hearth.models.errors import HearthError
 from hearth.models.types import (
+    CacheReport,
     EngineEvent,
     EngineTimings,
     Failed,
@@ -24,6 +30,10 @@ from hearth.models.types import (
     TextDelta,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from hearth.models.engine.disk_cache import Restore
+    from hearth.models.engine.speculation import Speculation
 
 
 class Phase(Enum):
@@ -44,16 +54,21 @@ class Sequence:
         self.events: SimpleQueue[EngineEvent] = SimpleQueue()
         self.slot: CachedSequence | None = None  # its KV sequence while it runs
         self.sampler: TokenSampler | None = None
+        self.speculation: Speculation | None = None
+        self.restore: Restore | None = None  # what is being read from disk
+        self.embeddings: dict[int, Future[NDArray[np.float32]]] = {}  # of media on their way, by index in the prompt
         self.output: list[int] = []  # sampled ids; the last one is not in the KV cache yet
-        self.num_cached_tokens = 0
+        self.found = CacheReport()
         self._detokenizer = Detokenizer()
         self._stops = StopMatcher(request.stop)
         self._stopped = False  # by a stop string
         self._text: list[str] = []
         self._lock = threading.Lock()  # guards the step from WAITING to anything else
         self._submitted_s = time.monotonic()
-        self._admitted_s = self._submitted_s
+        self.admitted_s = self._submitted_s
         self._first_token_s: float | None = None
+        self._queue_s: float | None = None
+        self.restore_s = 0.0
         self.encode_s = 0.0
         self.prefill_s = 0.0
 
@@ -72,6 +87,31 @@ class Sequence:
         """Entries that are in the KV cache: the next chunk starts here. Only while it runs."""
         return len(self._running_slot().entries)
 
+    @property
+    def entries(self) -> list[Entry]:
+        """Prompt and output so far."""
+        return [*self.prompt.entries, *self.output] if self.output else self.prompt.entries
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether its next step is one that goes on with the answer."""
+        return bool(self.output) and self.num_computed_entries + 1 == self.num_entries
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its next chunk can be decoded now: its cache is restored and the next picture is encoded."""
+        if self.restore is not None:
+            return False
+        encoding = self.embeddings.get(self.num_computed_entries) if self.embeddings else None
+        return encoding is None or encoding.done()
+
+    def guesses(self, n_max: int) -> list[int]:
+        """Tokens that may follow the last one, to be checked in the same step."""
+        if self.speculation is None:
+            return []
+        n_left = self.request.max_tokens - len(self.output) - 1  # the step itself gives one token
+        return self.speculation.propose(self.output[-1], min(n_max, n_left))
+
     def entry(self, index: int) -> Entry:
         n_prompt = len(self.prompt.entries)
         return self.prompt.entries[index] if index < n_prompt else self.output[index - n_prompt]
@@ -80,10 +120,6 @@ class Sequence:
         """Position of the first cell of entry ``index``."""
         n_prompt = len(self.prompt.entries)
         return self.prompt.position(min(index, n_prompt)) + max(index - n_prompt, 0)
-
-    def computed(self, entries: list[Entry]) -> None:
-        """Notes that ``entries``, the next ones, are in the KV cache now."""
-        self._running_slot().entries.extend(entries)
 
     def _running_slot(self) -> CachedSequence:
         if self.slot is None:
@@ -101,15 +137,25 @@ class Sequence:
             if self.phase is not Phase.WAITING:
                 return False
             self.phase = Phase.RUNNING
-            self._admitted_s = time.monotonic()
+            self.admitted_s = time.monotonic()
+            self._note_queued()
             return True
+
+    def _note_queued(self) -> None:
+        if self._queue_s is None:  # the first time; not after it was preempted
+            self._queue_s = time.monotonic() - self._submitted_s
+
+    def preempt(self) -> None:
+        """Goes back to the queue with what it has; its KV sequence is taken from it."""
+        with self._lock:
+            self.phase = Phase.WAITING
 
     def cancel(self) -> None:
         """Asks for the end; a request that still waits ends at once. Any thread."""
         with self._lock:
             self.cancelled = True
             if self.phase is Phase.WAITING:
-                self._admitted_s = time.monotonic()
+                self._note_queued()
                 self._end_with(self._finished("cancelled"))
 
     def report_prefill(self) -> None:
@@ -159,8 +205,16 @@ class Sequence:
             self.events.put(TextDelta(text))
 
     def _finished(self, reason: FinishReason) -> Finished:
-        usage = Usage(self.prompt.n_tokens, self.num_cached_tokens, len(self.output))
-        return Finished(reason, "".join(self._text), tuple(self.output), usage, self._timings(), self.seed)
+        cached = self.found.memory_tokens + self.found.disk_tokens
+        return Finished(
+            reason,
+            "".join(self._text),
+            tuple(self.output),
+            Usage(self.prompt.n_tokens, cached, len(self.output)),
+            self._timings(),
+            self.seed,
+            self.found,
+        )
 
     def _timings(self) -> EngineTimings:
         now = time.monotonic()
@@ -168,7 +222,8 @@ class Sequence:
         decode_s = now - first if first is not None else 0.0
         n_decoded = len(self.output) - 1  # the first token comes from the prefill
         return EngineTimings(
-            queue_s=self._admitted_s - self._submitted_s,
+            queue_s=self._queue_s or 0.0,
+            restore_s=self.restore_s,
             encode_s=self.encode_s,
             prefill_s=self.prefill_s,
             ttft_s=first - self._submitted_s if first is not None else 0.0,

@@ -5,18 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearth.models.engine.prefix_cache import MIN_TAIL_TOKENS, PrefixCache, common_prefix
+from hearth.models.engine.prefix_cache import MIN_TAIL_TOKENS, CachedSequence, PrefixCache
 from hearth.models.engine.prompt import Entry, MediaSpan
+from hearth.models.engine.radix_tree import common_prefix
 
 ENTRIES = st.lists(st.sampled_from([1, 2, MediaSpan("a", 3, 3), MediaSpan("b", 3, 3)]), min_size=1, max_size=12)
-
-
-@given(ENTRIES, ENTRIES)
-def test_common_prefix(a: list[Entry], b: list[Entry]) -> None:
-    n = 0
-    while n < min(len(a), len(b)) and a[n] == b[n]:
-        n += 1
-    assert common_prefix(a, b) == n
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=12), st.integers(1, 4), st.booleans())
@@ -39,17 +32,25 @@ def test_the_longest_prefix_is_found_and_really_there(
             assert placement.source is placement.target
             assert len(held[placement.source.seq_id]) == best
         held[placement.target.seq_id] = list(prompt)
-        placement.target.entries.extend(prompt[best:])
+        cache.extend(placement.target, prompt[best:])
         cache.release(placement.target)
+        cache.check()
         assert {sequence.seq_id: sequence.entries for sequence in cache.sequences} == held
 
 
 def place(cache: PrefixCache, prompt: list[Entry]) -> tuple[int, int]:
     placement = cache.place(prompt)
     assert placement is not None
-    placement.target.entries = list(prompt)
+    cache.extend(placement.target, prompt[placement.n_matched :])
     cache.release(placement.target)
     return placement.target.seq_id, placement.n_matched
+
+
+def evict(cache: PrefixCache) -> CachedSequence | None:
+    victim = cache.next_victim()
+    if victim is not None:
+        cache.evicted(victim)
+    return victim
 
 
 def test_a_long_tail_is_branched_from_and_a_short_one_is_not() -> None:
@@ -66,7 +67,7 @@ def test_the_least_recently_used_goes_first() -> None:
     cache = PrefixCache(3)
     seq_ids = [place(cache, [i, i, i])[0] for i in (10, 20, 30)]
     place(cache, [10, 10, 10])
-    evicted = [cache.evict(), cache.evict(), cache.evict(), cache.evict()]
+    evicted = [evict(cache) for _ in range(4)]
     assert [sequence and sequence.seq_id for sequence in evicted] == [seq_ids[1], seq_ids[2], seq_ids[0], None]
 
 
@@ -74,11 +75,47 @@ def test_busy_sequences_are_neither_overwritten_nor_evicted() -> None:
     cache = PrefixCache(2)
     first = cache.place([1, 2, 3])
     assert first is not None
-    first.target.entries = [1, 2, 3]
+    cache.extend(first.target, [1, 2, 3])
     second = cache.place([1, 2, 3, 4])
     assert second is not None
     assert second.target is not first.target
     assert second.source is first.target
     assert second.n_matched == 3
-    assert cache.evict() is None
+    assert cache.next_victim() is None
     assert cache.place([5]) is None
+
+
+def test_what_is_dear_to_compute_again_stays_longer() -> None:
+    cache = PrefixCache(3)
+    long, _ = place(cache, list(range(1000, 9000)))
+    short, _ = place(cache, [7, 7, 7])
+    saved, _ = place(cache, list(range(20_000, 28_000)))
+    cache.sequences[saved].on_disk = True
+    cache.release(cache.sequences[saved])
+    assert [getattr(evict(cache), "seq_id", None) for _ in range(3)] == [saved, short, long]
+
+
+def test_an_old_prefix_goes_in_the_end_however_dear() -> None:
+    cache = PrefixCache(2)
+    old, _ = place(cache, list(range(1000, 9000)))
+    for i in range(20):
+        if cache.sequences[old].entries[0] != 1000:
+            return
+        place(cache, [i, i, i])
+    raise AssertionError("a long prefix stayed for ever")
+
+
+def test_cells_are_counted_once_and_only_those_in_use_are_taken() -> None:
+    cache = PrefixCache(3)
+    prompt: list[Entry] = list(range(100))
+    first = cache.place(prompt)
+    assert first is not None
+    cache.extend(first.target, prompt)
+    assert (cache.cells_in_use(), cache.cells_needed([*prompt, 5, 6])) == (100, 2)
+    second = cache.place([*prompt, 5, 6])
+    assert second is not None
+    cache.extend(second.target, [5, 6])
+    assert cache.cells_in_use() == 102
+    cache.release(first.target)
+    cache.release(second.target)
+    assert (cache.cells_in_use(), cache.cells_held(), cache.cells_needed(prompt)) == (0, 102, 100)

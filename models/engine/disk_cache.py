@@ -1,0 +1,310 @@
+"""KV blocks on disk, as the engine sees them: what to restore for a prompt, what to save of a sequence, and when.
+
+A sequence is saved in blocks of about 256 tokens and a tail, each known by the entries it holds and the block before
+it, so that a prefix is found by its content and shared by whoever has it. Reading and writing happen on the store's
+threads; copying into and out of the KV cache happens here, on the engine's thread, a little at a time between steps.
+Models that cannot be sliced (recurrent, hybrid) are saved whole, with all their entries, at turn ends and at intervals.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
+from hearth.models.engine.prompt import Entry, MediaSpan, count_positions, count_tokens, entry_n_tokens
+from hearth.models.engine.runner import Runner
+
+logger = logging.getLogger("hearth.kv")
+
+BLOCK_TOKENS = 256
+CHECKPOINT_TOKENS = 2048  # between whole checkpoints while a long prompt is read
+MIN_WORTH_S = 0.05  # a prefix that is computed in less is not saved
+MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
+MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
+
+StoredEntry = int | str
+
+
+class StoredBlock(Protocol):
+    """A block that a store found for a prompt; see ``KvStore.match``."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def entries(self) -> tuple[StoredEntry, ...]: ...
+    @property
+    def n_matched(self) -> int: ...
+
+
+class KvStore(Protocol):
+    """Where blocks are kept (hearth.store.kv_blocks). All methods are quick; none raises for a damaged block."""
+
+    @property
+    def pending_bytes(self) -> int: ...
+
+    def match(self, fingerprint: str, entries: Sequence[StoredEntry]) -> Sequence[StoredBlock]: ...
+
+    def match_whole(self, fingerprint: str, entries: Sequence[StoredEntry]) -> StoredBlock | None: ...
+
+    def put(
+        self,
+        fingerprint: str,
+        parent: str,
+        entries: Sequence[StoredEntry],
+        payload: bytes | memoryview,
+        *,
+        owner: str | None = None,
+        whole: bool = False,
+    ) -> str: ...
+
+    def contains(self, key: str) -> bool: ...
+
+    def key_of(self, fingerprint: str, parent: str, entries: Sequence[StoredEntry], *, whole: bool = False) -> str: ...
+
+    def read_async(self, keys: Sequence[str]) -> Sequence[Future[bytes | None]]: ...
+
+    def use(self, keys: Sequence[str], owner: str | None) -> None: ...
+
+    def forget_owner(self, owner: str) -> int: ...
+
+    def flush(self, timeout_s: float | None = None) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Restore:
+    """Blocks on their way into a sequence: ``pending`` are (entries from, to, payload), in order."""
+
+    keys: list[str]
+    pending: deque[tuple[int, int, Future[bytes | None]]]
+    whole: bool = False
+    started_s: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class _Save:
+    """What is still to be copied out of a sequence: from block ``next_block`` on, up to ``n_entries``."""
+
+    slot: CachedSequence
+    n_entries: int
+    owner: str | None
+    keys: list[str] = field(default_factory=list)
+    start: int = 0
+    parent: str = ""
+
+
+class DiskCache:
+    """Between one engine and one store. The engine's thread only."""
+
+    def __init__(
+        self, store: KvStore, fingerprint: str, runner: Runner, cache: PrefixCache, *, sliceable: bool
+    ) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self._runner = runner
+        self._cache = cache
+        self._sliceable = sliceable
+        self._saves: deque[_Save] = deque()
+        self._checkpointed: dict[int, int] = {}  # sequence → tokens it had at its last whole checkpoint
+        self.min_worth_s = MIN_WORTH_S
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is still to be copied out."""
+        return bool(self._saves)
+
+    # restore
+
+    def begin(self, entries: list[Entry], n_have: int) -> Restore | None:
+        """Starts reading what is saved of ``entries`` beyond the first ``n_have``; None if nothing is.
+
+        The last entry is never restored: it must be decoded to have logits.
+        """
+        wanted = _stored(entries[:-1])
+        if not self._sliceable:
+            block = self._store.match_whole(self._fingerprint, wanted)
+            if block is None or len(block.entries) <= n_have:
+                return None
+            futures = self._store.read_async([block.key])
+            return Restore([block.key], deque([(0, len(block.entries), futures[0])]), whole=True)
+        needed: list[tuple[int, int, str]] = []
+        keys: list[str] = []
+        start = 0
+        for block in self._store.match(self._fingerprint, wanted):
+            end = start + block.n_matched
+            keys.append(block.key)
+            if end > n_have:
+                needed.append((max(start, n_have), end, block.key))
+            start += len(block.entries)
+        if not needed or count_tokens(entries[n_have : needed[-1][1]]) < 2:
+            return None
+        futures = self._store.read_async([key for _, _, key in needed])
+        pending = deque((a, b, future) for (a, b, _), future in zip(needed, futures, strict=True))
+        return Restore(keys, pending)
+
+    def advance(self, restore: Restore, slot: CachedSequence, entries: list[Entry], owner: str | None) -> int | None:
+        """Loads the blocks that have been read, for a few milliseconds. Returns the number of tokens restored in all
+        once it is over (fewer than hoped for if a block was damaged or had no room), None while it goes on."""
+        deadline = time.monotonic() + MAX_STEP_S
+        while restore.pending and restore.pending[0][2].done():
+            start, end, future = restore.pending.popleft()
+            if not self._load(restore, slot, entries, start, end, future):
+                restore.pending.clear()
+            if time.monotonic() > deadline:
+                break
+        if restore.pending:
+            return None
+        self._store.use(restore.keys, owner)
+        return count_tokens(slot.entries)
+
+    @staticmethod
+    def wait(restores: list[Restore], timeout_s: float) -> None:
+        """Sleeps until the next block of one of them has been read."""
+        wait([restore.pending[0][2] for restore in restores if restore.pending], timeout_s, "FIRST_COMPLETED")
+
+    def _load(
+        self,
+        restore: Restore,
+        slot: CachedSequence,
+        entries: list[Entry],
+        start: int,
+        end: int,
+        future: Future[bytes | None],
+    ) -> bool:
+        payload = future.result()
+        if payload is None:
+            return False
+        if restore.whole:
+            self._cache.clear(slot)
+            loaded = self._runner.load_whole(slot.seq_id, payload, count_positions(entries[:end]))
+            start = 0
+        else:
+            first = count_positions(entries[:start])
+            loaded = self._runner.load(slot.seq_id, payload, first, first + count_positions(entries[start:end]))
+        if not loaded:
+            logger.warning("a saved KV block was not taken by the model; its part of the prompt is computed again")
+            return False
+        self._cache.extend(slot, entries[start:end])
+        return True
+
+    # save
+
+    def save(self, slot: CachedSequence, owner: str | None, *, prefill_token_s: float | None, final: bool) -> None:
+        """Plans to save what ``slot`` holds: its full blocks and, if ``final``, its tail too."""
+        n_entries = len(slot.entries)
+        if not final and self._sliceable:
+            n_entries = _full_blocks_end(slot.entries)
+        if not n_entries or count_tokens(slot.entries) * (prefill_token_s or 0.0) < self.min_worth_s:
+            return
+        for save in self._saves:
+            if save.slot is slot:
+                save.n_entries, save.owner = n_entries, owner
+                return
+        self._saves.append(_Save(slot, n_entries, owner))
+        if not self._sliceable:
+            self.settle(slot)  # its state is that of its last token: it cannot wait
+
+    def due(self, slot: CachedSequence, *, at_end: bool) -> bool:
+        """Whether a prompt that is being read is worth saving now: at its end, and whole checkpoints at intervals."""
+        if self._sliceable:
+            return at_end
+        n_tokens = count_tokens(slot.entries)
+        if n_tokens - self._checkpointed.get(slot.seq_id, 0) in range(CHECKPOINT_TOKENS):
+            return False
+        self._checkpointed[slot.seq_id] = n_tokens
+        return True
+
+    def work(self, budget_s: float | None = MAX_STEP_S) -> None:
+        """Copies out blocks, for ``budget_s`` or all of them; holds back while much waits to be written."""
+        deadline = None if budget_s is None else time.monotonic() + budget_s
+        while self._saves and self._store.pending_bytes < MAX_PENDING_BYTES:
+            if not self._save_next_block(self._saves[0]):
+                self._saves.popleft()
+            if deadline is not None and time.monotonic() > deadline:
+                return
+
+    def settle(self, slot: CachedSequence) -> None:
+        """Copies out at once what was planned of ``slot``, because it is about to lose it."""
+        for save in [save for save in self._saves if save.slot is slot]:
+            while self._save_next_block(save):
+                pass
+            self._saves.remove(save)
+
+    def forget(self, owner: str) -> int:
+        """Deletes the blocks that only ``owner`` uses, planned ones too."""
+        for save in self._saves:
+            if save.owner == owner:
+                save.n_entries = save.start
+        return self._store.forget_owner(owner)
+
+    def _save_next_block(self, save: _Save) -> bool:
+        """False: it is done."""
+        slot = save.slot
+        end = _block_end(slot.entries, save.start) if self._sliceable else save.n_entries
+        end = min(end, save.n_entries)
+        if save.start >= end:
+            if save.keys:
+                self._store.use(save.keys, save.owner)
+            slot.on_disk = save.n_entries == len(slot.entries)
+            return False
+        entries = _stored(slot.entries[save.start : end])
+        key = self._store.key_of(self._fingerprint, save.parent, entries, whole=not self._sliceable)
+        if not self._store.contains(key):
+            payload = self._dump(slot, save.start, end)
+            if not payload:
+                logger.warning("a part of the KV cache could not be copied out; it is not saved")
+                save.n_entries = save.start
+                return True
+            self._store.put(
+                self._fingerprint, save.parent, entries, payload, owner=save.owner, whole=not self._sliceable
+            )
+        save.keys.append(key)
+        save.start, save.parent = end, key
+        return True
+
+    def _dump(self, slot: CachedSequence, start: int, end: int) -> bytes:
+        if not self._sliceable:
+            return self._runner.dump_whole(slot.seq_id)
+        first = count_positions(slot.entries[:start])
+        return self._runner.dump(slot.seq_id, first, first + count_positions(slot.entries[start:end]))
+
+
+def blocks(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    """(start, end) of the blocks of a sequence, the last one being the tail."""
+    start = 0
+    while start < len(entries):
+        end = _block_end(entries, start)
+        yield start, end
+        start = end
+
+
+def _block_end(entries: Sequence[Entry], start: int) -> int:
+    """Where the block that begins at ``start`` ends: at its 256th token, or behind the picture that holds it."""
+    end, n_tokens = start, 0
+    while end < len(entries) and n_tokens < BLOCK_TOKENS:
+        n_tokens += entry_n_tokens(entries[end])
+        end += 1
+    return end
+
+
+def _full_blocks_end(entries: Sequence[Entry]) -> int:
+    full = 0
+    for start, end in blocks(entries):
+        if count_tokens(list(entries[start:end])) >= BLOCK_TOKENS:
+            full = end
+    return full
+
+
+def _stored(entries: Sequence[Entry]) -> list[StoredEntry]:
+    """Entries as a store keeps them: a picture by its identity and size."""
+    return [
+        f"{entry.identity}:{entry.n_tokens}:{entry.n_pos}" if isinstance(entry, MediaSpan) else entry
+        for entry in entries
+    ]

@@ -1,0 +1,349 @@
+"""What runs in an engine process: loads the model, carries out what the parent asks, streams events back.
+
+The first thread loads and later closes. One reads what the parent sends, and never waits for the engine; one writes,
+many events at a time when they queue up; each request and each call has a thread while it lasts. The end of the
+parent, however it comes, is the end of the pipe that is read here.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import pickle
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hearth.models.engine import messages
+from hearth.models.errors import EngineError, HearthError
+from hearth.models.types import (
+    Engine,
+    EngineEvent,
+    EngineTimings,
+    Failed,
+    Finished,
+    GenerationRequest,
+    MediaSegment,
+    ModelInfo,
+    PrefillProgress,
+    RequestHandle,
+    Usage,
+)
+
+logger = logging.getLogger("hearth.engine.worker")
+
+MAX_BATCH = 256  # messages a frame
+PROGRESS_STEP = 0.005
+ORPHAN_S = 0.7  # from the parent's end to this process's, at most
+FLUSH_S = 5.0  # for the last events at an orderly end
+
+
+class WaitGivenUp(EngineError):
+    """The request was cancelled while it waited for embeddings."""
+
+
+def main() -> None:
+    """The process, from its start to its end."""
+    channel = _claim_pipes()
+    faulthandler.enable()
+    _write_no_core()
+    Worker(channel).run()
+    # no teardown: everything was closed or is the system's to take, and native libraries crash in theirs
+    os._exit(0)
+
+
+def _claim_pipes() -> messages.Channel:
+    """The channel on what were standard input and output; what native code prints goes to standard error from now."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return messages.Channel(incoming, outgoing, pickle.loads)
+
+
+def _write_no_core() -> None:
+    """The parent learns of a crash when the pipe closes, which is after the memory image was written. A limit of one
+    byte, unlike none at all, keeps it also from programs that collect such images."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+
+
+class Outbox:
+    """What goes to the parent, written by a thread of its own so that nobody waits for the pipe."""
+
+    def __init__(self, channel: messages.Channel) -> None:
+        self._channel = channel
+        self._queue: SimpleQueue[object] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="hearth-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, message: object) -> None:
+        self._queue.put(message)
+
+    def close(self) -> None:
+        """Waits until all was written."""
+        self._queue.put(None)
+        self._thread.join(FLUSH_S)
+
+    def _write(self) -> None:
+        more = True
+        while more:
+            batch = [self._queue.get()]
+            while len(batch) < MAX_BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            if None in batch:
+                more = False
+                batch.remove(None)
+            try:
+                self._channel.send(batch)
+            except OSError:
+                return  # the reader notices too
+
+
+class ParentLog(logging.Handler):
+    """Sends records to the parent's logging."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__()
+        self._outbox = outbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text, exc_text = record.getMessage(), record.exc_text
+            if record.exc_info and not exc_text:
+                exc_text = logging.Formatter().formatException(record.exc_info)
+        except Exception:
+            self.handleError(record)
+            return
+        line = messages.LogLine(record.name, record.levelno, text, record.created, record.threadName or "", exc_text)
+        self._outbox.put(line)
+
+
+class Served:
+    """A request in this process."""
+
+    def __init__(self, serial: int, outbox: Outbox) -> None:
+        self.serial = serial
+        self.handle: RequestHandle | None = None
+        self._outbox = outbox
+        self._lock = threading.Lock()  # guards both below
+        self._released = False  # nothing waits for embeddings any more
+        self._wanted: dict[int, Future[NDArray[np.float32]]] = {}
+        self._first: PrefillProgress | None = None
+
+    def embed(self, index: int) -> NDArray[np.float32]:
+        """Asks the parent for the embeddings of segment ``index``. Raises ParentEmbedError or WaitGivenUp."""
+        answer: Future[NDArray[np.float32]] = Future()
+        with self._lock:
+            if self._released:
+                raise WaitGivenUp("the request was cancelled before its picture was encoded")
+            self._wanted[index] = answer
+        self._outbox.put(messages.EmbedWanted(self.serial, index))
+        return answer.result()
+
+    def settle(self, index: int, result: NDArray[np.float32] | HearthError) -> None:
+        """The parent answered; nobody may wait for it any more."""
+        with self._lock:
+            answer = self._wanted.pop(index, None)
+        if answer is None:
+            return
+        if isinstance(result, HearthError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+    def cancel(self) -> None:
+        """Ends the request."""
+        if self.handle is not None:
+            self.handle.cancel()
+        self.release()
+
+    def release(self) -> None:
+        """Whoever waits for embeddings stops waiting."""
+        with self._lock:
+            self._released = True
+            waiting, self._wanted = list(self._wanted.values()), {}
+        for answer in waiting:
+            answer.set_exception(WaitGivenUp("the request was cancelled while its picture was encoded"))
+
+    def message_of(self, event: EngineEvent) -> messages.Event | messages.Failure:
+        if isinstance(event, PrefillProgress) and self._first is None:
+            self._first = event
+        if not isinstance(event, Failed):
+            return messages.Event(self.serial, event)
+        if isinstance(event.error, WaitGivenUp) and self._released:
+            return messages.Event(self.serial, self._cancelled_while_waiting())
+        return messages.Failure(self.serial, messages.record_of(event.error))
+
+    def _cancelled_while_waiting(self) -> Finished:
+        """A prompt that was still being read has no output, and a seed nobody used."""
+        first = self._first or PrefillProgress(0, 0)
+        return Finished("cancelled", "", (), Usage(first.total, first.done, 0), EngineTimings(), 0)
+
+
+class Worker:
+    """The process's own end of the protocol in messages.py."""
+
+    def __init__(self, channel: messages.Channel) -> None:
+        self._channel = channel
+        self._engine: Engine | None = None
+        self._requests: dict[int, Served] = {}
+        self._threads: set[threading.Thread] = set()
+        self._ending = threading.Event()
+        self._reported = 0.0
+
+    def run(self) -> None:
+        """Returns when the engine is closed, or could not be loaded, and all was said."""
+        load: messages.Load = self._channel.receive()
+        self._outbox = Outbox(self._channel)
+        _log_to(ParentLog(self._outbox), load.log_levels)
+        threading.Thread(target=self._read, name="hearth-reader", daemon=True).start()
+        try:
+            engine, info = self._load(load)
+        except Exception as error:
+            self._outbox.put(messages.Answer(0, error=_record(error)))
+        else:
+            self._engine = engine
+            self._outbox.put(messages.Answer(0, pickle.dumps(info)))
+            self._ending.wait()
+            self._close(engine)
+        self._outbox.close()
+
+    def _load(self, load: messages.Load) -> tuple[Engine, ModelInfo]:
+        make = load.make_engine
+        if make is None:
+            from hearth.models.engine.engine import LlamaEngine
+
+            make = LlamaEngine.load
+        engine = make(load.path, load.options, on_progress=self._report, **load.arguments)
+        return engine, engine.info
+
+    def _report(self, fraction: float) -> None:
+        if fraction >= 1.0 or fraction - self._reported >= PROGRESS_STEP:
+            self._reported = fraction
+            self._outbox.put(messages.Progress(fraction))
+
+    def _close(self, engine: Engine) -> None:
+        for served in list(self._requests.values()):
+            served.release()
+        engine.close()
+        deadline_s = time.monotonic() + FLUSH_S
+        for thread in list(self._threads):
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    # From here on: the reader's thread.
+
+    def _read(self) -> None:
+        try:
+            while not isinstance(message := self._channel.receive(), messages.Close):
+                self._take(message)
+        except (EOFError, OSError):
+            self._leave_an_absent_parent()
+        self._ending.set()
+
+    def _leave_an_absent_parent(self) -> None:
+        """The engine may still close, so that what it was writing is whole, but not for long."""
+        if self._engine is None:
+            os._exit(1)
+        timer = threading.Timer(ORPHAN_S, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    def _take(self, message: object) -> None:
+        match message:
+            case messages.Cancel(serial):
+                if (served := self._requests.get(serial)) is not None:
+                    served.cancel()
+            case messages.Embeddings(serial, index, shape, data):
+                if (served := self._requests.get(serial)) is not None:
+                    served.settle(index, np.frombuffer(data, np.float32).reshape(shape))
+            case messages.EmbedFailed(serial, index):
+                if (served := self._requests.get(serial)) is not None:
+                    served.settle(index, messages.ParentEmbedError("the picture could not be encoded"))
+            case messages.Submit(serial, request):
+                served = self._requests[serial] = Served(serial, self._outbox)
+                self._start(partial(self._serve, served, request))
+            case messages.Call():
+                self._start(partial(self._call, message))
+
+    def _start(self, function: Any) -> None:
+        def run() -> None:
+            try:
+                function()
+            finally:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    # From here on: threads of requests and calls.
+
+    def _serve(self, served: Served, request: GenerationRequest) -> None:
+        """Submits a request and passes its events on."""
+        segments = tuple(
+            replace(segment, embed=partial(served.embed, index)) if isinstance(segment, MediaSegment) else segment
+            for index, segment in enumerate(request.segments)
+        )
+        try:
+            handle = self._loaded.submit(replace(request, segments=segments))
+        except Exception as error:
+            self._outbox.put(messages.Answer(served.serial, error=_record(error)))
+        else:
+            served.handle = handle
+            self._outbox.put(messages.Answer(served.serial))
+            self._pass_on(served, handle)
+        finally:
+            self._requests.pop(served.serial, None)
+
+    def _pass_on(self, served: Served, handle: RequestHandle) -> None:
+        try:
+            for event in handle.events():
+                self._outbox.put(served.message_of(event))
+        except Exception as error:  # the parent waits for an end, whatever happens here
+            self._outbox.put(messages.Failure(served.serial, _record(error)))
+
+    def _call(self, call: messages.Call) -> None:
+        try:
+            if call.method not in messages.CALLS:
+                raise EngineError(f"{call.method} may not be called through the pipe")
+            method = getattr(self._loaded, call.method, None)
+            if method is None:
+                raise EngineError(f"this engine has no method {call.method}")
+            answer = messages.Answer(call.serial, pickle.dumps(method(*call.args, **call.kwargs)))
+        except Exception as error:
+            answer = messages.Answer(call.serial, error=_record(error))
+        self._outbox.put(answer)
+
+    @property
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise EngineError("the model is not loaded yet")
+        return self._engine
+
+
+def _record(error: Exception) -> messages.ErrorRecord:
+    if not isinstance(error, HearthError):
+        logger.error("the engine failed", exc_info=error)
+    return messages.record_of(error)
+
+
+def _log_to(handler: logging.Handler, levels: dict[str, int]) -> None:
+    """Everything that the parent would show is sent there, warnings of the ``warnings`` module included."""
+    logging.getLogger().addHandler(handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
