@@ -1,4 +1,4 @@
-"""The command line: `hearth`, `hearth ask`, `hearth memory`, `hearth conversations`, `hearth doctor`."""
+"""The command line: `hearth`, `hearth ask`, `hearth memory`, `hearth conversations`, `hearth bench`, `hearth doctor`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from hearth import __version__
+from hearth.cli_bench import bench
 from hearth.cli_conversations import conversations
 from hearth.cli_memory import memory
 from hearth.cli_options import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, DataDirOption, JsonOption, ModelOption
@@ -25,6 +26,7 @@ from hearth.terminal import print_json, report
 cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 cli.add_typer(memory, name="memory")
 cli.add_typer(conversations, name="conversations")
+cli.add_typer(bench, name="bench")
 
 
 @cli.callback(invoke_without_command=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from hearth.models.errors import HearthError
-from hearth.models.types import FinishReason, TextDelta, Usage
+from hearth.models.types import CacheReport, FinishReason, TextDelta, Usage
 
 PhaseName = Literal["loading", "seeing", "transcribing", "reading", "searching", "waiting", "prefilling", "generating"]
 
@@ -78,6 +78,7 @@ class Timings:
     recall_s: float = 0.0
     load_s: float = 0.0  # waiting for the model to load
     queue_s: float = 0.0
+    restore_s: float = 0.0
     encode_s: float = 0.0
     prefill_s: float = 0.0
     ttft_s: float = 0.0
@@ -97,6 +98,7 @@ class Reply:
     transcripts: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    cache: CacheReport = field(default_factory=CacheReport)
     timings: Timings = field(default_factory=Timings)
     model: str = ""
     seed: int = 0

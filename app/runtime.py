@@ -7,13 +7,15 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hearth import assets
 from hearth.background import Background
+from hearth.engine_factory import KvFolder
+from hearth.machine import disk_free_bytes
 from hearth.model_choice import ModelChoice, choose
 from hearth.models.errors import HearthError, ModelFileError
 from hearth.prompt import MediaRecord, PictureContent, PromptComposer
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hearth.runtime")
 EMBEDDINGS_KEPT = 256  # pictures whose image embeddings stay in RAM
-MAX_CTX_DEFAULT = 8192  # tokens, for a model of the user's own when no setting says otherwise
+GIB = 1 << 30
+KV_DISK_SHARE = 0.1  # of the free disk, unless a setting says otherwise
+KV_DISK_MAX_GIB = 8.0
 
 
 class Runtime:
@@ -42,6 +46,7 @@ class Runtime:
         self.settings = settings
         self._choice: ModelChoice | None = None
         self.store = Store.open(settings.data_dir)
+        self.store.conversations.on_deleted = self._forget_conversation
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
         self.vision: Background[PictureEncoder] = Background("load-vision", self._load_vision)
         self.transcriber: Background[Transcriber] = Background("load-speech", self._load_transcriber)
@@ -125,8 +130,32 @@ class Runtime:
             engine.close()
         self.store.close()
 
+    def kv_folder(self) -> KvFolder | None:
+        """Where the engine keeps KV blocks, or None if it is not to."""
+        settings = self.settings
+        if settings.kv_disk_gib == 0:
+            return None
+        path = settings.data_dir / "kv"
+        budget = settings.kv_disk_gib
+        if budget is None:
+            budget = min(KV_DISK_MAX_GIB, KV_DISK_SHARE * disk_free_bytes(settings.data_dir) / GIB)
+        daily = settings.kv_daily_write_gib
+        return KvFolder(path, int(budget * GIB), None if daily is None else int(daily * GIB))
+
+    def _forget_conversation(self, conversation_id: str) -> None:
+        """Deletes the KV blocks that only this conversation used."""
+        engine = self.engine.settle()
+        if engine is not None:
+            engine.forget(conversation_id)
+            return
+        folder = self.kv_folder()
+        blocks = folder.open() if folder is not None and folder.path.exists() else None
+        if blocks is not None:
+            blocks.forget_owner(conversation_id)
+            blocks.close()
+
     def _load_engine(self) -> Engine:
-        from hearth.models.engine.engine import LlamaEngine
+        from hearth.engine_factory import make_engine
         from hearth.models.engine.options import EngineOptions
 
         choice, settings = self.choice, self.settings
@@ -136,13 +165,20 @@ class Runtime:
             kv_type=settings.kv_type,
             flash_attention=settings.flash_attention,
             n_threads=settings.n_threads,
+            n_parallel=settings.n_parallel,
+            prompt_lookup=settings.prompt_lookup,
         )
 
         def progress(fraction: float) -> None:
             self._load_fraction = fraction
 
         log.info("loading %s", choice.path)
-        return LlamaEngine.load(choice.path, options, cancelled=self._closing.is_set, on_progress=progress)
+        arguments: dict[str, Any] = {"cancelled": self._closing.is_set, "on_progress": progress, "kv": self.kv_folder()}
+        if not settings.isolate_engine:
+            return make_engine(choice.path, options, **arguments)
+        from hearth.models.engine.process import ProcessEngine
+
+        return ProcessEngine.load(choice.path, options, make_engine=make_engine, **arguments)
 
     def _load_vision(self) -> PictureEncoder:
         from hearth.multimodal.picture_encoder import PictureEncoder

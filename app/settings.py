@@ -37,7 +37,11 @@ class _Fields(BaseModel):
     n_threads: int | None = Field(default=None, ge=1, le=1024)  # None: the physical cores
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: bool = True
-    kv_disk_gib: float = Field(default=0.0, ge=0.0)
+    kv_disk_gib: float | None = Field(default=None, ge=0.0)  # None: a tenth of what is free, at most 8; 0: none
+    kv_daily_write_gib: float | None = Field(default=64.0, gt=0.0)  # spares the disk; None: no limit
+    n_parallel: int = Field(default=4, ge=1, le=64)  # chats that are answered side by side
+    prompt_lookup: bool = True  # guess tokens from what stood before
+    isolate_engine: bool = False  # run the model in a process of its own; `hearth` does
     system: str | None = None  # system prompt; None: the model's own default
     temperature: float | None = Field(default=None, ge=0.0, le=5.0)  # None: the model's own default
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -56,13 +60,6 @@ class _Fields(BaseModel):
         if path is not None:
             raise ValueError("projector files are not supported in this version; leave it out and use the pocket model")
         return path
-
-    @field_validator("kv_disk_gib", mode="after")
-    @classmethod
-    def _no_disk_cache_yet(cls, gib: float) -> float:
-        if gib > 0:
-            raise ValueError("the KV cache on disk is not in this version; leave it at 0")
-        return gib
 
 
 class Settings(BaseSettings, _Fields):

@@ -190,6 +190,7 @@ class Turn:
             segments=prompt.with_embeddings(segments, self._runtime.embedder_of),
             sampling=self._sampling(),
             max_tokens=_first(self._given.max_tokens, self._runtime.settings.max_tokens),
+            owner=self._conversation_id,
         )
         self._reporter.phase("waiting")
         submitted_s = self._elapsed()
@@ -225,6 +226,7 @@ class Turn:
         self._timings = replace(
             self._timings,
             queue_s=engine.queue_s,
+            restore_s=engine.restore_s,
             encode_s=engine.encode_s,
             prefill_s=engine.prefill_s,
             ttft_s=self._timings.ttft_s or submitted_s + engine.ttft_s,
@@ -240,6 +242,7 @@ class Turn:
             citations=citations,
             transcripts=tuple(self._perceived.transcripts),
             usage=finished.usage,
+            cache=finished.cache,
             seed=finished.seed,
         )
         fingerprint = self._runtime.engine.get().info.fingerprint

@@ -17,7 +17,9 @@ MAX_REPETITIONS = 2000  # llama.cpp's MAX_REPETITION_THRESHOLD
 MAX_NESTING = 1000  # open parentheses; llama.cpp takes up to 800 bytes of the stack for each
 MAX_CHAIN = 1000  # rules that begin with one another; the stack again
 MAX_ELEMENTS = 1_000_000  # of all rules, with repetitions written out; 8 bytes each
-MAX_EXPANSIONS = 5_000_000  # steps of llama.cpp's search for left recursion
+MAX_WAYS = 10_000  # rules that may be entered at one place; llama.cpp compares each with each
+MAX_OPTIONAL = 200  # items in a row that may be empty; a token that fits each takes the cube of them in steps
+MAX_STEPS = 5_000_000  # of llama.cpp's search for left recursion
 
 _ESCAPE = r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[trn\\\"\[\]\-])"
 _NAME = re.compile(r"[a-zA-Z0-9-]+")
@@ -25,7 +27,7 @@ _LITERAL = re.compile(rf'"((?:[^"\\]|{_ESCAPE})*)"')
 _CLASS = re.compile(rf"\[\^?((?:[^\]\\]|{_ESCAPE})*)\]")
 _SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _SPACE_AND_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
-_COUNT = re.compile(r"\{\s*([0-9]+)\s*(?:(,)\s*([0-9]*)\s*)?\}")
+_COUNT = re.compile(r"\{[ \t]*([0-9]+)[ \t]*(?:(,)[ \t]*([0-9]*)[ \t]*)?\}")
 _CHARACTERS = -1  # what a sequence holds in place of a rule's number where it reads characters
 
 
@@ -87,21 +89,22 @@ class _Reader:
         self.position = 0
         self.numbers: dict[str, int] = {}  # of named rules
         self.rules: dict[int, _Rule] = {}
-        self.lines: dict[str, int] = {}  # where a name was first used
+        self.first_uses: dict[str, int] = {}  # of names: positions in the text
         self._n_symbols = 0  # as llama.cpp counts them: names and the rules it makes itself
         self._n_elements = 0
         self._rule_name = ""
 
-    def error(self, what: str, line: int | None = None) -> RequestError:
-        return RequestError(f"{self.name}: line {line or self._line()}: {what}")
+    def error(self, what: str, position: int | None = None) -> RequestError:
+        line = self.text.count("\n", 0, self.position if position is None else position) + 1
+        return RequestError(f"{self.name}: line {line}: {what}")
+
+    def error_in(self, rule: _Rule, what: str) -> RequestError:
+        return RequestError(f"{self.name}: rule '{rule.name}': {what}")
 
     def read(self) -> None:
         self._skip(_SPACE_AND_LINES)
         while self.position < len(self.text):
             self._read_rule()
-
-    def _line(self) -> int:
-        return self.text.count("\n", 0, self.position) + 1
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
         found = pattern.match(self.text, self.position)
@@ -120,7 +123,7 @@ class _Reader:
 
     def _number_of(self, name: str) -> int:
         if name not in self.numbers:
-            self.lines[name] = self._line()
+            self.first_uses[name] = self.position - 1
             self.numbers[name] = self._new_number()
         return self.numbers[name]
 
@@ -131,7 +134,9 @@ class _Reader:
     def _grow(self, n_elements: int) -> None:
         self._n_elements += n_elements
         if self._n_elements > MAX_ELEMENTS:
-            raise self.error(f"more than {MAX_ELEMENTS:,} elements, written out; repeat less or shorten what is repeated")
+            raise self.error(
+                f"more than {MAX_ELEMENTS:,} elements, written out; repeat less or shorten what is repeated"
+            )
 
     def _read_rule(self) -> None:
         self._rule_name = self._take(_NAME, "the name of a rule (letters, digits, -) was expected").group()
@@ -242,30 +247,43 @@ class _Reader:
 def _check_rules(reader: _Reader) -> None:
     for name, number in reader.numbers.items():
         if number not in reader.rules:
-            raise reader.error(f"rule '{name}' is not defined; define it or correct its name", reader.lines[name])
+            raise reader.error(f"rule '{name}' is not defined; define it or correct its name", reader.first_uses[name])
     if "root" not in reader.numbers:
         raise RequestError(f"{reader.name} has no rule 'root', with which every grammar begins")
     nullable = _nullable(reader.rules)
     edges = {number: _first_rules(rule, nullable) for number, rule in reader.rules.items()}
-    chains: dict[int, int] = {}
-    expansions: dict[int, int] = {}
-    total = 0
+    chains: dict[int, int] = {}  # rules that are entered one in the other before a character is read, at most
+    ways: dict[int, int] = {}  # rules that are entered in all
+    n_steps = 0
     for number in _bottom_up(reader, edges):
         rule = reader.rules[number]
         # copies of an optional symbol are entered one after another only if the symbol itself may be empty
-        steps = rule.copies if all(item in nullable for item in rule.alternatives[0]) else 1
-        chains[number] = steps + max((chains[first] for first in edges[number]), default=0)
+        copies = rule.copies if all(item in nullable for item in rule.alternatives[0]) else 1
+        chains[number] = copies + max((chains[first] for first in edges[number]), default=0)
+        ways[number] = copies * (1 + sum(ways[first] for first in edges[number]))
+        n_steps += rule.copies * ways[number]
         if chains[number] > MAX_CHAIN:
-            raise RequestError(
-                f"{reader.name}: more than {MAX_CHAIN:,} rules that begin with one another, from '{rule.name}' on"
+            raise reader.error_in(rule, f"more than {MAX_CHAIN:,} rules begin with one another; shorten the chain")
+        if ways[number] > MAX_WAYS or n_steps > MAX_STEPS:
+            raise reader.error_in(rule, "too many alternatives begin with the same rules; write what they share once")
+    for rule in reader.rules.values():
+        for alternative in rule.alternatives:
+            _check_optional(reader, rule, alternative, nullable, ways)
+
+
+def _check_optional(
+    reader: _Reader, rule: _Rule, alternative: list[int], nullable: set[int], ways: dict[int, int]
+) -> None:
+    n_optional = n_ways = 0
+    for item in alternative:
+        n_ways += ways.get(item, 1)
+        n_optional = n_optional + 1 if item in nullable else 0
+        if n_optional > MAX_OPTIONAL or n_ways > MAX_WAYS:
+            raise reader.error_in(
+                rule, f"more than {MAX_OPTIONAL} items in a row may be empty; write x{{0,9}} instead of x?{{9}}"
             )
-        expansions[number] = min(steps * (1 + sum(expansions[first] for first in edges[number])), MAX_EXPANSIONS + 1)
-        total += rule.copies * expansions[number]
-        if total > MAX_EXPANSIONS:
-            raise RequestError(
-                f"{reader.name}: rule '{rule.name}' has too many alternatives that begin with the same rules; "
-                "write what they share once"
-            )
+        if not n_optional:
+            n_ways = 0
 
 
 def _nullable(rules: dict[int, _Rule]) -> set[int]:
@@ -326,9 +344,9 @@ def _bottom_up(reader: _Reader, edges: dict[int, list[int]]) -> list[int]:
                 state[following] = False
                 path.append((following, iter(edges[following])))
             elif not state[following]:
-                name = reader.rules[following].name
-                raise RequestError(
-                    f"{reader.name}: left recursion: rule '{name}' may come back to its beginning without reading a "
-                    "character; put what it repeats behind something, and repeat nothing that may be empty"
+                raise reader.error_in(
+                    reader.rules[following],
+                    "left recursion: it may come back to its beginning without reading a character; put what it "
+                    "repeats behind something, and repeat nothing that may be empty",
                 )
     return order

@@ -1,4 +1,4 @@
-"""The only door to llama.cpp: models, contexts and samplers as owned Python objects with typed methods.
+"""The only door to llama.cpp: models and contexts as owned Python objects with typed methods.
 
 Nothing here decides anything: no scheduling, no caching, no text. Native objects are freed in the right order by
 ``close()``, which may be called twice. A context belongs to one thread; a model's vocabulary may be read from any.
@@ -7,7 +7,6 @@ Nothing here decides anything: no scheduling, no caching, no text. Native object
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import threading
@@ -25,10 +24,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import llama_cpp.llama_cpp as _bindings
 import numpy as np
 from llama_cpp._ggml import libggml
-from llama_cpp.llama_grammar import json_schema_to_gbnf
+from llama_cpp.llama_grammar import json_schema_to_gbnf as json_schema_to_gbnf
 from numpy.typing import NDArray
 
-from hearth.models.errors import EngineError, ModelFileError, RequestError
+from hearth.models.errors import EngineError, ModelFileError
 from hearth.models.gguf_header import check_gguf
 
 native: Any = _bindings  # ctypes functions: their annotations describe C, not what may be passed
@@ -415,85 +414,3 @@ class LlamaContext:
         handle, self._handle = self._handle, None
         if handle is not None:
             native.llama_free(handle)
-
-
-class SamplerChain:
-    """A native sampler chain. Owned: ``close()`` frees it. With ``grammar`` every token obeys it."""
-
-    def __init__(
-        self, context: LlamaContext, stages: Sequence[tuple[str, tuple[Any, ...]]], grammar: str | None
-    ) -> None:
-        """``stages`` are names of ``llama_sampler_init_*`` with their arguments, the selecting one last.
-
-        Raises RequestError if llama.cpp refuses the grammar.
-        """
-        self._context = context
-        self._chain: int | None = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
-        self._grammar: int | None = None
-        for name, arguments in stages:
-            stage = getattr(native, f"llama_sampler_init_{name}")(*arguments)
-            native.llama_sampler_chain_add(self._chain, stage)
-        if grammar is not None:
-            _recent_complaints.clear()
-            self._grammar = native.llama_sampler_init_grammar(context.model.vocab, grammar.encode(), b"root")
-            if not self._grammar:
-                self.close()
-                raise RequestError(f"json_schema is too complex for a grammar: {_complaint('refused by llama.cpp')}")
-            dtype = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-            self._candidates = np.zeros(context.model.n_vocab, dtype)
-            self._one = np.zeros(1, dtype)
-
-    def accept(self, token: int) -> None:
-        """Tells the penalties about a token of the prompt."""
-        native.llama_sampler_accept(self._chain, token)
-
-    def sample(self, row: int) -> int:
-        """The next token after batch row ``row``. Raises EngineError if the grammar allows none."""
-        if self._grammar is None:
-            return int(native.llama_sampler_sample(self._chain, self._context.handle, row))
-        token = self._select(row, constrained=False)
-        if not self._allowed(token):
-            token = self._select(row, constrained=True)
-        native.llama_sampler_accept(self._grammar, token)
-        native.llama_sampler_accept(self._chain, token)
-        return token
-
-    def _select(self, row: int, *, constrained: bool) -> int:
-        candidates = self._candidates
-        candidates["id"] = np.arange(len(candidates), dtype=np.int32)
-        candidates["logit"] = self._context.logits(row)
-        candidates["p"] = 0.0
-        view = self._view(candidates)
-        if constrained:
-            native.llama_sampler_apply(self._grammar, ctypes.byref(view))
-            if np.isneginf(candidates["logit"]).all():
-                raise EngineError("json_schema: no token of this model continues the answer; simplify the schema")
-        native.llama_sampler_apply(self._chain, ctypes.byref(view))
-        return int(view.data[view.selected].id)
-
-    def _allowed(self, token: int) -> bool:
-        # asking about one token is much cheaper than filtering the vocabulary, and mostly enough
-        self._one[0] = (token, 1.0, 0.0)
-        view = self._view(self._one)
-        native.llama_sampler_apply(self._grammar, ctypes.byref(view))
-        return not np.isneginf(self._one["logit"][0])
-
-    @staticmethod
-    def _view(array: NDArray[Any]) -> Any:
-        data = ctypes.cast(array.ctypes.data, native.llama_token_data_p)
-        return native.llama_token_data_array(data=data, size=len(array), selected=-1, sorted=False)
-
-    def close(self) -> None:
-        chain, self._chain = self._chain, None
-        grammar, self._grammar = self._grammar, None
-        for sampler in (chain, grammar):
-            if sampler:
-                native.llama_sampler_free(sampler)
-
-
-def grammar_of_json_schema(schema: dict[str, Any]) -> str:
-    """A GBNF grammar for JSON that fits the schema. Raises RequestError for a schema that cannot be one."""
-    try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, AssertionError) as error:
-        raise RequestError(f"json_schema is not a schema that can be followed: {error}") from error

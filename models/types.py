@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -43,15 +43,44 @@ Segment = TextSegment | MediaSegment
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen. ``temperature`` 0 is greedy (argmax). Checked in ``hearth.models.engine``."""
+    """How the next token is chosen, in llama.cpp's order: ``logit_bias``, the penalties, DRY, ``top_k``, ``typical_p``,
+    ``top_p``, ``min_p``, ``temperature``. Ranges are checked in ``hearth.models.engine.request_checks``.
+
+    ``temperature`` 0 is greedy: the best token after biases and penalties. ``mirostat`` 1 or 2 takes the place of
+    ``top_k``, ``typical_p``, ``top_p`` and ``min_p``. A grammar or schema holds for every token.
+    """
 
     temperature: float = 0.0
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
+    top_k: int = 40  # 0: all
+    top_p: float = 0.95  # 1: all
+    min_p: float = 0.05  # 0: all
+    typical_p: float = 1.0  # 1: all
+    repeat_penalty: float = 1.0  # 1: none
+    repeat_last_n: int = 64  # tokens, of prompt and answer, that the three penalties look back on
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0  # 0: no DRY; a repetition of n tokens costs multiplier * base ** (n - allowed_length)
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64  # tokens that DRY looks back on
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    mirostat: int = 0
+    mirostat_tau: float = 5.0  # bits of surprise to aim at
+    mirostat_eta: float = 0.1
+    logit_bias: Mapping[int, float] | None = None  # token id → what is added to its logit; -inf bans it
     seed: int | None = None  # None: a fresh seed, reported in Finished.seed
     json_schema: dict[str, Any] | None = None
+    grammar: str | None = None  # GBNF
+    n_logprobs: int | None = None  # likeliest tokens reported beside each chosen one; None: no log-probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of the model's own probabilities, before biases, penalties, temperature and grammar."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # the likeliest tokens with theirs, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +140,7 @@ class TextDelta:
     """Text generated since the last delta; never a part of a character, never a part of a stop string."""
 
     text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of the tokens since the last delta, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +155,7 @@ class Finished:
     timings: EngineTimings
     seed: int
     cache: CacheReport = CacheReport()
+    logprobs: tuple[TokenLogprobs, ...] = ()  # one for each of ``tokens``, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +214,15 @@ class Engine(Protocol):
         """Token ids of ``text``. Special tokens are recognised in it only with ``parse_special``."""
 
     def detokenize(self, tokens: list[int], *, special: bool = False) -> str: ...
+
+    def forget(self, owner: str) -> int:
+        """Deletes the saved KV blocks that only ``owner`` uses, and returns how many. They are gone on return."""
+
+    def flush(self) -> None:
+        """Returns when all that is to be saved of the KV cache is on disk."""
+
+    def stats(self) -> dict[str, float]:
+        """What the engine has done since it was loaded (hearth.models.engine.counters)."""
 
     def close(self) -> None:
         """Cancels what runs, ends the thread, frees the model. Idempotent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hearth.models.errors import RequestError
@@ -35,6 +35,7 @@ class ConversationStore:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
+        self.on_deleted: Callable[[str], None] | None = None  # told the id of every conversation that was deleted
 
     def create(self, title: str = "") -> Conversation:
         """A new, empty conversation. Raises StoreError."""
@@ -100,6 +101,8 @@ class ConversationStore:
                     transaction.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
             n_blobs = self._blobs.remove_unused(attachment["sha256"] for attachment in attachments)
             self._database.checkpoint()
+        if self.on_deleted is not None:
+            self.on_deleted(conversation_id)
         return n_blobs
 
     def messages(self, conversation_id: str) -> Messages:

@@ -74,7 +74,7 @@ class Conversing:
                 talks = [self.talker.any() for _ in range(TALKS_PER_STEP)]
                 rows = pack_chats(talks, self.tokenizer, self.rng, 0)
                 terms["talk"] = TALK_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
-            else:
+            elif self._step % 6 in (1, 4):  # passages were learnt before: enough not to forget them
                 rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, max(progress, 0.3))
                 terms["grounded"] = GROUNDED_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
         return terms

@@ -258,7 +258,9 @@ class Painter:
             pixels = pixels + (slope[None, :, None] if len(slope) == width else slope[:, None, None])
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
-    def _paste(self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float) -> tuple[int, int, int, int]:
+    def _paste(
+        self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float
+    ) -> tuple[int, int, int, int]:
         """Draws the thing; (left, top, width, height) of where it lies, in pixels."""
         rng = self.rng
         image = sprite.image

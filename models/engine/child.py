@@ -32,12 +32,12 @@ from hearth.models.types import EngineEvent, Failed, Finished, GenerationRequest
 logger = logging.getLogger("hearth.engine.process")
 
 LOOK_S = 0.02  # how often a loading parent looks whether it was cancelled
-CLOSE_S = 10.0  # for the engine to write what it keeps on disk
+CLOSE_S = 35.0  # the engine allows the last KV blocks 30 s on their way to the disk
 TERMINATE_S = 1.0
 EMBED_JOIN_S = 1.0  # an encoder cannot be interrupted; its thread ends when it does
 _START = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[1:]; "
-    "from hearth.models.engine.worker import main; main()"
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[2:]; "
+    "from hearth.models.engine.worker import main; main(sys.argv[1])"
 )
 
 
@@ -320,7 +320,7 @@ def _start() -> tuple[subprocess.Popen[bytes], messages.Channel, int]:
     errors, child_errors = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, *sys.path],
+            [sys.executable, "-c", _START, messages.protocol_id(), *sys.path],
             stdin=child_in,
             stdout=child_out,
             stderr=child_errors,
@@ -328,7 +328,7 @@ def _start() -> tuple[subprocess.Popen[bytes], messages.Channel, int]:
             env={**os.environ, "GGML_NO_BACKTRACE": "1"},
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:
         for fd in (to_child, from_child, errors):
             os.close(fd)
         raise EngineError(f"the engine process could not be started with {sys.executable}: {error}") from error

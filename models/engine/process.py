@@ -104,6 +104,20 @@ class ProcessEngine:
         text: str = self.call("detokenize", tokens, special=special)
         return text
 
+    def forget(self, owner: str) -> int:
+        """Deletes the saved KV blocks that only ``owner`` uses, and returns how many. They are gone on return."""
+        n_blocks: int = self.call("forget", owner)
+        return n_blocks
+
+    def flush(self) -> None:
+        """Returns when all that is to be saved of the KV cache is on disk."""
+        self.call("flush")
+
+    def stats(self) -> dict[str, float]:
+        """What the engine has done since it was loaded, or started again after a crash."""
+        counts: dict[str, float] = self.call("stats")
+        return counts
+
     def check_integrity(self) -> None:
         """Compares what the prefix cache believes with the KV cache. Raises EngineError if they differ."""
         self.call("check_integrity")

@@ -1,7 +1,7 @@
 """A radix tree over cache entries: which KV sequences hold which prefix, shared parts stored once. Policy only.
 
-A match may end anywhere, inside an edge too. The model is SGLang's RadixAttention (Zheng et al. 2024, arXiv 2312.07104),
-but there the tree owns cells, and here it names the sequences that do.
+A match may end anywhere, inside an edge too. The model is SGLang's RadixAttention (Zheng et al. 2024,
+arXiv 2312.07104), but there the tree owns cells, and here it names the sequences that do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What runs in an engine process: loads the model, carries out what the parent asks, streams events back.
 
-The first thread loads and later closes. One reads what the parent sends, and never waits for the engine; one writes,
-many events at a time when they queue up; each request and each call has a thread while it lasts. The end of the
-parent, however it comes, is the end of the pipe that is read here.
+The first thread loads and later closes. One reads what the parent sends, and never waits for the engine or the pipe to
+the parent. Each request and each call has a thread while it lasts; they write, many events at a time when these queue
+up. The end of the parent, however it comes, is the end of the pipe that is read here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import faulthandler
 import logging
 import os
 import pickle
+import sys
 import threading
 import time
+import traceback
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -42,6 +45,7 @@ logger = logging.getLogger("hearth.engine.worker")
 
 MAX_BATCH = 256  # messages a frame
 PROGRESS_STEP = 0.005
+LOOK_S = 2.0  # how often a look is taken whether the parent is still there, should its pipe not tell
 ORPHAN_S = 0.7  # from the parent's end to this process's, at most
 FLUSH_S = 5.0  # for the last events at an orderly end
 
@@ -50,9 +54,11 @@ class WaitGivenUp(EngineError):
     """The request was cancelled while it waited for embeddings."""
 
 
-def main() -> None:
+def main(protocol_id: str) -> None:
     """The process, from its start to its end."""
     channel = _claim_pipes()
+    if protocol_id != messages.protocol_id():
+        sys.exit("Hearth was updated while it ran: end it and start it again")
     faulthandler.enable()
     _write_no_core()
     Worker(channel).run()
@@ -82,35 +88,38 @@ def _write_no_core() -> None:
 
 
 class Outbox:
-    """What goes to the parent, written by a thread of its own so that nobody waits for the pipe."""
+    """What goes to the parent. Whoever puts a message writes it, and with it what others put meanwhile: a thread for
+    that would cost every token the time to wake it."""
 
     def __init__(self, channel: messages.Channel) -> None:
         self._channel = channel
         self._queue: SimpleQueue[object] = SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="hearth-writer", daemon=True)
-        self._thread.start()
+        self._writing = threading.Lock()
 
     def put(self, message: object) -> None:
+        """Returns when the message is in the pipe, or another thread has seen to it or is about to. Never from the
+        thread that reads: the parent might be writing too."""
         self._queue.put(message)
+        # looked at again after every release: somebody may have put a message and found the lock taken
+        while not self._queue.empty() and self._writing.acquire(blocking=False):
+            try:
+                self._write()
+            finally:
+                self._writing.release()
 
     def close(self) -> None:
         """Waits until all was written."""
-        self._queue.put(None)
-        self._thread.join(FLUSH_S)
+        if self._writing.acquire(timeout=FLUSH_S):
+            self._write()
 
     def _write(self) -> None:
-        more = True
-        while more:
-            batch = [self._queue.get()]
+        while not self._queue.empty():
+            batch = []
             while len(batch) < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            if None in batch:
-                more = False
-                batch.remove(None)
-            try:
+            # the parent is gone: the reader notices too
+            with suppress(OSError):
                 self._channel.send(batch)
-            except OSError:
-                return  # the reader notices too
 
 
 class ParentLog(logging.Handler):
@@ -218,9 +227,16 @@ class Worker:
         else:
             self._engine = engine
             self._outbox.put(messages.Answer(0, pickle.dumps(info)))
-            self._ending.wait()
+            self._wait_for_the_end()
             self._close(engine)
         self._outbox.close()
+
+    def _wait_for_the_end(self) -> None:
+        parent = os.getppid()
+        while not self._ending.wait(LOOK_S):
+            if os.getppid() != parent:  # gone, and something it forked holds the pipe open
+                self._leave_an_absent_parent()
+                return
 
     def _load(self, load: messages.Load) -> tuple[Engine, ModelInfo]:
         make = load.make_engine
@@ -247,11 +263,15 @@ class Worker:
     # From here on: the reader's thread.
 
     def _read(self) -> None:
+        """Until the parent says Close, or is gone."""
         try:
             while not isinstance(message := self._channel.receive(), messages.Close):
                 self._take(message)
         except (EOFError, OSError):
             self._leave_an_absent_parent()
+        except Exception:  # nobody would read on: the parent must learn of it
+            traceback.print_exc()
+            os._exit(1)
         self._ending.set()
 
     def _leave_an_absent_parent(self) -> None:

@@ -36,7 +36,7 @@ def test_defaults_hold_without_any_source() -> None:
         ('modle = "x"', "unknown setting 'modle'; did you mean model"),
         ("n_ctx = 1", "n_ctx = 1: input should be greater"),
         ("n_ctx = ", "not valid TOML"),
-        ("kv_disk_gib = 4", "not in this version"),
+        ("kv_disk_gib = -4", "kv_disk_gib = -4"),
     ],
 )
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path, text: str, said: str) -> None:

@@ -1,0 +1,52 @@
+"""A few daemon threads that read blocks, started when the first is asked for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+N_THREADS = 4
+
+
+class Readers:
+    """Calls ``read`` for keys on its threads. Daemons: a slow disk does not hold up the end of the program."""
+
+    def __init__(self, read: Callable[[str], bytes | None]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._tasks: queue.SimpleQueue[tuple[Future[bytes | None], str] | None] = queue.SimpleQueue()
+        self._n_threads = 0
+        self._closed = False
+
+    def submit(self, key: str) -> Future[bytes | None]:
+        """Starts a read; after ``close`` its result is None."""
+        future: Future[bytes | None] = Future()
+        with self._lock:
+            if self._closed:
+                future.set_result(None)
+                return future
+            if self._n_threads < N_THREADS:
+                self._n_threads += 1
+                threading.Thread(target=self._run, name=f"kv-read-{self._n_threads}", daemon=True).start()
+            self._tasks.put((future, key))
+        return future
+
+    def close(self) -> None:
+        """The threads end when they have done what was submitted. Idempotent."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._n_threads):
+                self._tasks.put(None)
+            self._n_threads = 0
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, key = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._read(key))
+            except BaseException as error:  # whoever waits for the result gets it
+                future.set_exception(error)

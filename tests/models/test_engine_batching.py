@@ -1,0 +1,212 @@
+"""Several requests at a time: each gets the answer it would have had alone, in turn, within the cells there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_gguf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hearth.models.engine import LlamaEngine
+from hearth.models.engine.speculation import NgramIndex
+from hearth.models.types import (
+    Failed,
+    Finished,
+    GenerationRequest,
+    MediaSegment,
+    RequestHandle,
+    SamplingParams,
+    Segment,
+    TextDelta,
+    TextSegment,
+)
+
+LoadEngine = Callable[..., LlamaEngine]
+ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")})
+
+
+def request(tokens: tuple[int, ...] | list[Segment], **fields: object) -> GenerationRequest:
+    segments = tuple(tokens) if tokens and not isinstance(tokens[0], int) else (TextSegment(tuple(tokens)),)  # type: ignore[arg-type]
+    return GenerationRequest("r", segments, **{"max_tokens": 24, **fields})  # type: ignore[arg-type]
+
+
+def result(handle: RequestHandle) -> Finished:
+    last = list(handle.events())[-1]
+    if isinstance(last, Failed):
+        raise last.error
+    assert isinstance(last, Finished)
+    return last
+
+
+def prompts(n: int, length: int = 30, seed: int = 0) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(seed)
+    return [tuple(int(t) for t in rng.integers(0, 250, length)) for _ in range(n)]
+
+
+def test_side_by_side_equals_one_after_another(load_engine: LoadEngine) -> None:
+    alone = load_engine(n_parallel=1, prompt_lookup=False)
+    expected = [result(alone.submit(request(prompt))).tokens for prompt in prompts(6)]
+    together = load_engine(n_parallel=4, prompt_lookup=False)
+    handles = [together.submit(request(prompt)) for prompt in prompts(6)]
+    assert [result(handle).tokens for handle in handles] == expected
+    together.check_integrity()
+
+
+def test_seeds_hold_whatever_else_is_in_the_batch(load_engine: LoadEngine) -> None:
+    sampling = SamplingParams(temperature=0.8, seed=11)
+    engine = load_engine(n_parallel=4)
+    alone = result(engine.submit(request(prompts(1)[0], sampling=sampling))).tokens
+    handles = [engine.submit(request(p, sampling=SamplingParams(temperature=1.0))) for p in prompts(3, seed=1)]
+    among = engine.submit(request(prompts(1)[0], sampling=sampling))
+    assert result(among).tokens == alone
+    for handle in handles:
+        result(handle)
+
+
+def test_equal_prompts_share_their_cells(load_engine: LoadEngine) -> None:
+    engine = load_engine(n_ctx=512, n_parallel=4)
+    (shared,) = prompts(1, length=200)
+    result(engine.submit(request((*shared, 1))))
+    handles = [engine.submit(request((*shared, i, i), max_tokens=8)) for i in range(2, 6)]
+    assert [result(handle).usage.cached_tokens for handle in handles] == [200] * 4
+    assert engine.stats()["cells_held"] < 300
+    engine.check_integrity()
+
+
+def test_more_than_fits_waits_and_nothing_fails(load_engine: LoadEngine) -> None:
+    alone = load_engine(n_ctx=1024, n_parallel=1, prompt_lookup=False)
+    many = prompts(6, length=150)
+    expected = [result(alone.submit(request(prompt, max_tokens=60))).tokens for prompt in many]
+    engine = load_engine(n_ctx=512, n_parallel=4, prompt_lookup=False)
+    handles = [engine.submit(request(prompt, max_tokens=60)) for prompt in many]
+    assert [result(handle).tokens for handle in handles] == expected
+    engine.check_integrity()
+
+
+def test_a_full_cache_preempts_the_youngest_and_takes_it_up_again(load_engine: LoadEngine) -> None:
+    alone = load_engine(n_ctx=1024, n_parallel=1, prompt_lookup=False)
+    many = prompts(3, length=40)
+    expected = [result(alone.submit(request(prompt, max_tokens=300, sampling=ENDLESS))).tokens for prompt in many]
+    engine = load_engine(n_ctx=512, n_parallel=3, prompt_lookup=False)
+    handles = [engine.submit(request(prompt, max_tokens=300, sampling=ENDLESS)) for prompt in many]
+    answers = [result(handle).tokens for handle in handles]
+    assert [len(tokens) for tokens in answers] == [300] * 3
+    # what is computed again after a preemption is computed in larger batches, which round differently
+    assert [tokens[:100] for tokens in answers] == [tokens[:100] for tokens in expected]
+    assert engine.stats()["n_preempted"] > 0
+    engine.check_integrity()
+
+
+def test_cancelling_a_preempted_request_keeps_its_text(load_engine: LoadEngine) -> None:
+    engine = load_engine(n_ctx=256, n_parallel=2, prompt_lookup=False)
+    first, second = (engine.submit(request(p, max_tokens=200, sampling=ENDLESS)) for p in prompts(2, length=20))
+    deadline = time.monotonic() + 20
+    while not engine.stats()["n_preempted"] and time.monotonic() < deadline:
+        time.sleep(0.005)
+    second.cancel()
+    cancelled = result(second)
+    assert cancelled.reason == "cancelled"
+    assert cancelled.text
+    assert len(result(first).tokens) == 200
+    engine.check_integrity()
+
+
+def test_a_short_question_does_not_wait_for_a_long_prompt(load_engine: LoadEngine) -> None:
+    engine = load_engine(n_ctx=4096, n_batch=64, n_ubatch=64, n_parallel=2)
+    ends: list[str] = []
+
+    def wait(name: str, handle: RequestHandle) -> None:
+        result(handle)
+        ends.append(name)
+
+    long = engine.submit(request(prompts(1, length=3000)[0], max_tokens=2))
+    short = engine.submit(request(prompts(1, length=10)[0], max_tokens=2))
+    threads = [threading.Thread(target=wait, args=pair) for pair in (("long", long), ("short", short))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == ["short", "long"]
+
+
+def test_an_answer_goes_on_while_a_picture_is_encoded(load_engine: LoadEngine) -> None:
+    engine = load_engine(n_parallel=2)
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def embed() -> np.ndarray:
+        encoding.set()
+        assert go_on.wait(20)
+        return np.ones((4, engine.info.n_embd), np.float32)
+
+    seeing = engine.submit(request([MediaSegment("slow", 4, 4, embed), TextSegment((1, 2))]))
+    assert encoding.wait(20)
+    assert result(engine.submit(request(prompts(1)[0]))).tokens
+    go_on.set()
+    assert result(seeing).tokens
+
+
+def test_a_failing_request_leaves_those_beside_it_alone(load_engine: LoadEngine) -> None:
+    engine = load_engine(n_parallel=3)
+    expected = result(engine.submit(request(prompts(1)[0], max_tokens=60))).tokens
+
+    def embed() -> np.ndarray:
+        raise ValueError("no picture")
+
+    running = engine.submit(request(prompts(1)[0], max_tokens=60))
+    failing = engine.submit(request([MediaSegment("bad", 4, 4, embed)]))
+    assert isinstance(list(failing.events())[-1], Failed)
+    assert result(running).tokens == expected
+
+
+def test_cancelling_one_leaves_the_others_their_answers(load_engine: LoadEngine) -> None:
+    alone = load_engine(prompt_lookup=False)
+    expected = result(alone.submit(request(prompts(1)[0], max_tokens=200))).tokens
+    engine = load_engine(n_parallel=3, prompt_lookup=False)
+    kept = engine.submit(request(prompts(1)[0], max_tokens=200))
+    others = [engine.submit(request(p, max_tokens=400, sampling=ENDLESS)) for p in prompts(4, seed=3)]
+    for handle in others:
+        assert isinstance(next(e for e in handle.events() if isinstance(e, TextDelta | Finished)), TextDelta | Finished)
+        handle.cancel()
+    assert result(kept).tokens == expected
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_guessing_changes_no_answer(load_engine: LoadEngine, temperature: float) -> None:
+    plain, guessing = load_engine(prompt_lookup=False), load_engine(prompt_lookup=True)
+    (base,) = prompts(1, length=20)
+    sampling = SamplingParams(temperature=temperature, seed=5)
+    wanted = request(base * 6, sampling=sampling, max_tokens=150)
+    assert result(guessing.submit(wanted)).tokens == result(plain.submit(wanted)).tokens
+    assert guessing.stats()["n_guessed"] > 0
+    guessing.check_integrity()
+
+
+def test_guesses_come_true_where_text_repeats(tiny_model: Path, load_engine: LoadEngine) -> None:
+    """A tiny greedy model soon repeats itself: then most guesses are right, and steps fewer than tokens."""
+    engine = load_engine(prompt_lookup=True)
+    finished = result(engine.submit(request(prompts(1)[0], max_tokens=300)))
+    stats = engine.stats()
+    assert stats["n_accepted"] > 0
+    assert stats["n_steps"] + stats["n_accepted"] >= len(finished.tokens) - 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=40), st.integers(1, 6))
+def test_the_ngram_index_against_brute_force(tokens: list[int], n_max: int) -> None:
+    index = NgramIndex()
+    for token in tokens:
+        index.extend([token])
+    expected: list[int] = []
+    for n in (3, 2):
+        places = [i for i in range(n, len(tokens)) if tokens[i - n : i] == tokens[-n:]]
+        if places and len(tokens) >= n:
+            expected = tokens[places[-1] : places[-1] + n_max]
+            break
+    assert index.continuation(n_max) == expected
