@@ -46,6 +46,12 @@ class Assistant:
         """The stored conversations: list, messages, rename, delete."""
         return self._runtime.store.conversations
 
+    def isolate_engine(self) -> None:
+        """From now on the model is loaded into a process of its own, so that a crash in native code ends one answer and
+        not the application; unless the setting says otherwise."""
+        if self.settings.isolate_engine is None:
+            self._runtime.isolates_engine = True
+
     def ask(
         self,
         text: str = "",

@@ -161,7 +161,10 @@ def ask_on(engine: CanAskOn, prompt: Sequence[int], n_tokens: int) -> LongAnswer
     answers = [ask(engine, prompt, n_tokens)]
     more = engine.tokenize(_GO_ON)
     tokens = list(answers[0].finished.tokens)
-    while (n_left := n_tokens - sum(len(one.finished.tokens) for one in answers)) > 0 and len(answers) < MAX_ANSWERS:
+    while answers[-1].finished.reason == "stop" and len(answers) < MAX_ANSWERS:
+        n_left = n_tokens - sum(len(one.finished.tokens) for one in answers)
+        if n_left <= 0:
+            break
         answers.append(ask(engine, [*prompt, *tokens, *more], n_left))
         tokens += [*more, *answers[-1].finished.tokens]
     return LongAnswer(tuple(answers), tuple(tokens))

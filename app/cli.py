@@ -1,4 +1,4 @@
-"""The command line: `hearth`, `hearth ask`, `hearth memory`, `hearth conversations`, `hearth bench`, `hearth doctor`."""
+"""The command line: `hearth`, `hearth ask|doctor`, `hearth memory|conversations|bench …`."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ class Runtime:
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
             os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
         self.settings = settings
+        self.isolates_engine = bool(settings.isolate_engine)
         self._choice: ModelChoice | None = None
         self.store = Store.open(settings.data_dir)
         self.store.conversations.on_deleted = self._forget_conversation
@@ -156,25 +157,16 @@ class Runtime:
 
     def _load_engine(self) -> Engine:
         from hearth.engine_factory import make_engine
-        from hearth.models.engine.options import EngineOptions
 
-        choice, settings = self.choice, self.settings
-        options = EngineOptions(
-            n_ctx=settings.n_ctx or choice.n_ctx,
-            n_gpu_layers=settings.n_gpu_layers,
-            kv_type=settings.kv_type,
-            flash_attention=settings.flash_attention,
-            n_threads=settings.n_threads,
-            n_parallel=settings.n_parallel,
-            prompt_lookup=settings.prompt_lookup,
-        )
+        choice = self.choice
+        options = self.settings.engine_options(choice.n_ctx)
 
         def progress(fraction: float) -> None:
             self._load_fraction = fraction
 
         log.info("loading %s", choice.path)
         arguments: dict[str, Any] = {"cancelled": self._closing.is_set, "on_progress": progress, "kv": self.kv_folder()}
-        if not settings.isolate_engine:
+        if not self.isolates_engine:
             return make_engine(choice.path, options, **arguments)
         from hearth.models.engine.process import ProcessEngine
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import BaseModel, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from hearth.models.errors import HearthError
+from hearth.models.engine.options import EngineOptions, LoraAdapter
+from hearth.models.errors import HearthError, RequestError
 
 ENV_PREFIX = "HEARTH_"
 FILE_NAME = "hearth.toml"
@@ -41,7 +43,17 @@ class _Fields(BaseModel):
     kv_daily_write_gib: float | None = Field(default=64.0, gt=0.0)  # spares the disk; None: no limit
     n_parallel: int = Field(default=4, ge=1, le=64)  # chats that are answered side by side
     prompt_lookup: bool = True  # guess tokens from what stood before
-    isolate_engine: bool = False  # run the model in a process of its own; `hearth` does
+    draft_model: Path | None = None  # a small GGUF of the same vocabulary, which guesses where nothing stood before
+    lora: Annotated[list[str], NoDecode] = Field(default_factory=list)  # adapters: PATH, PATH:SCALE or PATH=SCALE
+    rope_scaling: Literal["none", "linear", "yarn"] | None = None  # None: the model's own; yarn: reads up to n_ctx
+    rope_freq_base: float | None = None  # this and what follows: None is the model's own, or what n_ctx needs
+    rope_freq_scale: float | None = None  # 0.25 makes the context four times as long
+    yarn_orig_ctx: int | None = None  # tokens
+    yarn_ext_factor: float | None = None
+    yarn_attn_factor: float | None = None
+    yarn_beta_fast: float | None = None
+    yarn_beta_slow: float | None = None
+    isolate_engine: bool | None = None  # run the model in a process of its own; None: the page does, scripts do not
     system: str | None = None  # system prompt; None: the model's own default
     temperature: float | None = Field(default=None, ge=0.0, le=5.0)  # None: the model's own default
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -49,10 +61,28 @@ class _Fields(BaseModel):
     memory_passages: int = Field(default=6, ge=1, le=32)  # passages retrieved for a turn, at most
     offline: bool = True
 
-    @field_validator("data_dir", "mmproj", mode="after")
+    @field_validator("data_dir", "mmproj", "draft_model", mode="after")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path is not None else None
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        """One adapter may be given without a list; the environment has lists in JSON."""
+        if isinstance(given, str):
+            return json.loads(given) if given.lstrip().startswith("[") else [given]
+        return [str(path) if isinstance(path, Path) else path for path in given] if isinstance(given, list) else given
+
+    @field_validator("lora", mode="after")
+    @classmethod
+    def _name_adapters(cls, adapters: list[str]) -> list[str]:
+        try:
+            for adapter in adapters:
+                LoraAdapter.parse(adapter)
+        except RequestError as error:
+            raise ValueError(str(error)) from None
+        return adapters
 
     @field_validator("mmproj", mode="after")
     @classmethod
@@ -77,6 +107,20 @@ class Settings(BaseSettings, _Fields):
             super().__init__(**given)
         except ValidationError as error:
             raise SettingsError(_explain(error, given)) from None
+        try:
+            self.engine_options()
+        except RequestError as error:
+            raise SettingsError(str(error)) from None
+
+    def engine_options(self, n_ctx: int | None = None) -> EngineOptions:
+        """What concerns the engine, with ``n_ctx`` if the settings do not say. Raises RequestError for a conflict."""
+        same = ("n_gpu_layers", "kv_type", "flash_attention", "n_threads", "n_parallel", "prompt_lookup", "draft_model")
+        rope = [name for name in EngineOptions.__dataclass_fields__ if name.startswith(("rope_", "yarn_"))]
+        return EngineOptions(
+            n_ctx=self.n_ctx or n_ctx,
+            lora=tuple(LoraAdapter.parse(text) for text in self.lora),
+            **{name: getattr(self, name) for name in (*same, *rope)},
+        )
 
     @classmethod
     def settings_customise_sources(

@@ -32,6 +32,8 @@ def serve(assistant: Assistant, *, host: str, port: int, open_browser: bool) -> 
     """The real web server."""
     from hearth.server import serve as serve_page
 
+    assistant.isolate_engine()
+
     def announce(address: str) -> None:
         typer.echo(f"Hearth answers at {address} (Ctrl-C stops it)")
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -27,7 +27,7 @@ from hearth.models.types import SamplingParams
 
 N_EMBD = 32
 PROMPT = list(range(1000, 1064))  # tokens that the penalties look back on
-ALL = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+ALL = SamplingParams(temperature=0.8, top_k=0, top_p=1.0, min_p=0.0)
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 CASES = {
     "greedy": SamplingParams(),
@@ -38,13 +38,13 @@ CASES = {
     "top_k 40, top_p, min_p": SamplingParams(temperature=0.8),
     "the same, penalties": SamplingParams(temperature=0.8, repeat_penalty=1.1),
     "the same, typical_p": SamplingParams(temperature=0.8, typical_p=0.9),
-    "top_k 1000": SamplingParams(**{**ALL, "top_k": 1000}),  # type: ignore[arg-type]
-    "min_p": SamplingParams(**{**ALL, "min_p": 0.05}),  # type: ignore[arg-type]
-    "top_p": SamplingParams(**{**ALL, "top_p": 0.95}),  # type: ignore[arg-type]
-    "typical_p": SamplingParams(**{**ALL, "typical_p": 0.95}),  # type: ignore[arg-type]
-    "mirostat 1": SamplingParams(**ALL, mirostat=1),  # type: ignore[arg-type]
-    "mirostat 2": SamplingParams(**ALL, mirostat=2),  # type: ignore[arg-type]
-    "temperature alone": SamplingParams(**ALL),  # type: ignore[arg-type]
+    "top_k 1000": replace(ALL, top_k=1000),
+    "min_p": replace(ALL, min_p=0.05),
+    "top_p": replace(ALL, top_p=0.95),
+    "typical_p": replace(ALL, typical_p=0.95),
+    "mirostat 1": replace(ALL, mirostat=1),
+    "mirostat 2": replace(ALL, mirostat=2),
+    "temperature alone": ALL,
 }
 
 

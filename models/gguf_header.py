@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,9 +44,22 @@ _FOREIGN = (
 Scalar = int | float | bool | str
 
 
+F32, F16, Q8_0, BF16 = 0, 1, 8, 30  # ggml types of tensors
+FLOAT32 = 6  # type of a metadata value
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """``shape`` as the file has it: the width of a row first. ``kind`` is the ggml type."""
+
+    shape: tuple[int, ...]
+    kind: int
+
+
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What the head of a file says. ``metadata`` has scalars and strings; arrays are left out."""
+    """What the head of a file says. ``metadata`` has scalars and strings; arrays are left out. ``kinds`` are the types
+    of all metadata, arrays included, by the numbers of the format."""
 
     path: Path
     version: int
@@ -53,6 +67,8 @@ class GgufHeader:
     n_tensors: int
     data_offset: int  # bytes from the start of the file to the first tensor
     metadata: dict[str, Scalar]
+    kinds: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, GgufTensor] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -60,14 +76,15 @@ class GgufHeader:
 
 
 def check_gguf(path: Path) -> GgufHeader:
-    """Reads the header, of all parts where a model is split, and returns the first part's.
+    """Reads the header, of all parts where a model is split, and returns the first part's with the tensors of all.
 
     Raises ModelFileError naming the path and what is wrong.
     """
     header = read_gguf_header(path)
+    tensors = dict(header.tensors)
     for part in _other_parts(header):
-        read_gguf_header(part)
-    return header
+        tensors |= read_gguf_header(part).tensors
+    return replace(header, tensors=tensors)
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
@@ -145,15 +162,21 @@ class _Reader:
         n_tensors = self._bounded("Q", MAX_TENSORS, "tensors")
         n_entries = self._bounded("Q", MAX_METADATA_ENTRIES, "metadata entries")
         metadata: dict[str, Scalar] = {}
+        kinds: dict[str, int] = {}
         for _ in range(n_entries):
             key = self._string(MAX_KEY_BYTES)
-            value = self._value(self._scalar("I"))
+            kinds[key] = self._scalar("I")
+            value = self._value(kinds[key])
             if value is not None:
                 metadata[key] = value
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT:
             raise self._bad(f"general.alignment is {alignment!r}, not within 1..{MAX_ALIGNMENT}")
-        ends = [self._tensor() for _ in range(n_tensors)]
+        tensors: dict[str, GgufTensor] = {}
+        ends: list[tuple[str, int]] = []
+        for _ in range(n_tensors):
+            name, tensors[name], end = self._tensor()
+            ends.append((name, end))
         data_offset = -(-self._at // alignment) * alignment
         for name, end in ends:
             if data_offset + end > self._size:
@@ -162,7 +185,7 @@ class _Reader:
                     f"{self._path}: truncated: tensor {name} needs {needed:,} bytes of file, "
                     f"there are {self._size:,}; download it again"
                 )
-        return GgufHeader(self._path, version, self._size, n_tensors, data_offset, metadata)
+        return GgufHeader(self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors)
 
     def _version(self) -> int:
         version = self._scalar("I")
@@ -172,16 +195,15 @@ class _Reader:
             raise self._bad(f"GGUF version {version}; versions {SUPPORTED_VERSIONS[0]} and 3 can be read")
         return int(version)
 
-    def _tensor(self) -> tuple[str, int]:
-        """Name of a tensor and where it ends, in bytes from the start of the data."""
+    def _tensor(self) -> tuple[str, GgufTensor, int]:
+        """A tensor, by its name, and where it ends, in bytes from the start of the data."""
         name = self._string(MAX_KEY_BYTES)
         n_dimensions = self._bounded("I", MAX_DIMENSIONS, f"dimensions of tensor {name!r}")
-        n_elements = 1
-        for _ in range(n_dimensions):
-            n_elements *= self._scalar("Q")
+        shape = tuple(self._scalar("Q") for _ in range(n_dimensions))
+        n_elements = math.prod(shape)
         kind, offset = self._scalar("I"), self._scalar("Q")
         per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
-        return name, offset + n_elements // per_block * block_bytes
+        return name, GgufTensor(shape, kind), offset + n_elements // per_block * block_bytes
 
     def _value(self, kind: int, depth: int = 0) -> Scalar | None:
         if kind == _STRING:

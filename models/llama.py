@@ -34,12 +34,19 @@ native: Any = _bindings  # ctypes functions: their annotations describe C, not w
 logger = logging.getLogger("hearth.llama")
 
 KvType = Literal["f16", "q8_0", "q4_0"]
+RopeScalingType = Literal["none", "linear", "yarn"]
 _GGML_TYPES: dict[str, int] = {
     "f16": native.GGML_TYPE_F16,
     "q8_0": native.GGML_TYPE_Q8_0,
     "q4_0": native.GGML_TYPE_Q4_0,
 }
 _M_ROPE_TYPES = (native.LLAMA_ROPE_TYPE_MROPE, native.LLAMA_ROPE_TYPE_IMROPE)
+_ROPE_SCALINGS: dict[str | None, int] = {
+    None: native.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,
+    "none": native.LLAMA_ROPE_SCALING_TYPE_NONE,
+    "linear": native.LLAMA_ROPE_SCALING_TYPE_LINEAR,
+    "yarn": native.LLAMA_ROPE_SCALING_TYPE_YARN,
+}
 _LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level
 _recent_complaints: deque[str] = deque(maxlen=8)  # warnings and errors, to say why a load failed
 _backend_lock = threading.Lock()
@@ -78,6 +85,12 @@ def build_id() -> str:
     return "-".join(part.decode("ascii", "replace") for part in parts if part)
 
 
+def complaint(call: Callable[[], Any], fallback: str) -> tuple[Any, str]:
+    """What a native call returned, and its most telling message."""
+    _recent_complaints.clear()
+    return call(), _complaint(fallback)
+
+
 def _complaint(fallback: str) -> str:
     """The most telling native message since the last ``clear``, without its function name, on one line."""
     for marker in ("error loading model", "failed", ""):
@@ -101,8 +114,13 @@ class LlamaModel:
         self.n_params = int(native.llama_model_n_params(handle))
         self.size_bytes = int(native.llama_model_size(handle))
         self.add_bos = bool(native.llama_vocab_get_add_bos(self.vocab))
-        self.is_recurrent = bool(native.llama_model_is_recurrent(handle) or native.llama_model_is_hybrid(handle))
-        self.has_m_rope = int(native.llama_model_rope_type(handle)) in _M_ROPE_TYPES
+        self.is_recurrent = bool(native.llama_model_is_recurrent(handle))  # a state of fixed size, no KV cells
+        self.n_swa = int(native.llama_model_n_swa(handle))  # tokens of the sliding window; 0: there is none
+        self.is_hybrid = bool(native.llama_model_is_hybrid(handle))  # such states beside KV cells
+        rope_type = int(native.llama_model_rope_type(handle))
+        self.has_rope = rope_type != native.LLAMA_ROPE_TYPE_NONE
+        self.has_m_rope = rope_type in _M_ROPE_TYPES
+        self.rope_freq_scale_train = float(native.llama_model_rope_freq_scale_train(handle))
         self._piece_buffer = ctypes.create_string_buffer(256)
 
     @classmethod
@@ -173,6 +191,11 @@ class LlamaModel:
         token = native.llama_vocab_bos(self.vocab) if kind == "bos" else native.llama_vocab_eos(self.vocab)
         return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
+    def token_text(self, token: int) -> bytes:
+        """A token as the vocabulary has it, not as it is written. Any thread."""
+        text: bytes = native.llama_vocab_get_text(self.vocab, token)
+        return text
+
     def is_eog(self, token: int) -> bool:
         """Whether the token ends generation."""
         return bool(native.llama_vocab_is_eog(self.vocab, token))
@@ -227,6 +250,20 @@ class DecodeStatus(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How positions are turned, as llama.cpp takes it: None, 0 and negative values are the model's own."""
+
+    scaling: RopeScalingType | None = None
+    freq_base: float = 0.0
+    freq_scale: float = 0.0  # 0.25 stretches the context four times
+    yarn_ext_factor: float = -1.0
+    yarn_attn_factor: float = -1.0
+    yarn_beta_fast: float = -1.0
+    yarn_beta_slow: float = -1.0
+    yarn_orig_ctx: int = 0  # tokens
+
+
+@dataclass(frozen=True, slots=True)
 class ContextOptions:
     """How a context is made. Sizes in tokens; ``n_ctx`` cells are shared by ``n_seq_max`` sequences."""
 
@@ -238,6 +275,7 @@ class ContextOptions:
     n_threads_batch: int = 1  # for prompts
     kv_type: KvType = "f16"
     flash_attention: bool = True
+    rope: RopeScaling = RopeScaling()
 
 
 class AbortFlag:
@@ -263,11 +301,12 @@ class AbortFlag:
 class LlamaContext:
     """KV cache and compute buffers of one model. All methods but ``abort.set()`` on one thread."""
 
-    def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
-        """Raises EngineError if llama.cpp cannot make the context (memory, KV type)."""
+    def __init__(self, model: LlamaModel, options: ContextOptions, abort: AbortFlag | None = None) -> None:
+        """``abort`` is shared with another context. Raises EngineError if llama.cpp cannot make the context (memory,
+        KV type)."""
         self.model = model
         self.options = options
-        self.abort = AbortFlag()
+        self.abort = abort or AbortFlag()
         params = native.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = options.n_ctx, options.n_batch, options.n_ubatch
         params.n_seq_max = options.n_seq_max
@@ -278,6 +317,7 @@ class LlamaContext:
         )
         params.kv_unified = True  # prefixes are shared between sequences without copying cells
         params.swa_full = True  # a sliding window that forgets cells would make prefix reuse wrong
+        _set_rope(params, options.rope)
         params.no_perf = True
         params.abort_callback = self.abort.callback
         params.abort_callback_data = self.abort.argument
@@ -372,6 +412,15 @@ class LlamaContext:
             raise EngineError(f"no logits for row {row} of the batch")
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
 
+    def set_adapters(self, adapters: Sequence[tuple[Any, float]]) -> None:
+        """Adds these adapters (native handles of ones loaded before the context was made), each times its scale, to
+        the weights; those set before are off."""
+        n = len(adapters)
+        handles = (native.llama_adapter_lora_p_ctypes * n)(*(handle for handle, _ in adapters))
+        scales = (ctypes.c_float * n)(*(scale for _, scale in adapters))
+        if native.llama_set_adapters_lora(self.handle, handles, n, scales):
+            raise EngineError(f"llama.cpp refused the {n} adapters: {_complaint('no reason given')}")
+
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
         """Forgets positions [start, end) of a sequence. False: this model cannot forget a part."""
         return bool(native.llama_memory_seq_rm(self._memory, seq_id, start, end))
@@ -414,3 +463,11 @@ class LlamaContext:
         handle, self._handle = self._handle, None
         if handle is not None:
             native.llama_free(handle)
+
+
+def _set_rope(params: Any, rope: RopeScaling) -> None:
+    params.rope_scaling_type = _ROPE_SCALINGS[rope.scaling]
+    params.rope_freq_base, params.rope_freq_scale = rope.freq_base, rope.freq_scale
+    params.yarn_ext_factor, params.yarn_attn_factor = rope.yarn_ext_factor, rope.yarn_attn_factor
+    params.yarn_beta_fast, params.yarn_beta_slow = rope.yarn_beta_fast, rope.yarn_beta_slow
+    params.yarn_orig_ctx = rope.yarn_orig_ctx

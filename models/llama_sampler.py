@@ -110,7 +110,7 @@ class Grammar:
         self._one = Candidates(np.zeros(1, np.int32), np.zeros(1, np.float32))
 
     def allows(self, token: int) -> bool:
-        """Whether ``token`` may be next: much cheaper than asking about all. Raises EngineError if it takes too long."""
+        """Whether ``token`` may be next: much cheaper than asking about all. EngineError if it takes too long."""
         self._one.array[0] = (token, 1.0, 0.0)
         started_s = time.thread_time()
         self._sampler.apply(self._one)

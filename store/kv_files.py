@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 import struct
 from collections.abc import Container, Iterator
 from pathlib import Path
+
+import xxhash
 
 from hearth.store.kv_keys import FINGERPRINT_BYTES, KEY_BYTES
 
@@ -105,7 +106,7 @@ class BlockFiles:
 
 def checksum(data: bytes) -> bytes:
     """_CHECKSUM_BYTES bytes. Another function than this one needs another FORMAT_VERSION."""
-    return hashlib.blake2b(data, digest_size=_CHECKSUM_BYTES).digest()
+    return xxhash.xxh3_128_digest(data)
 
 
 def _unlink(path: Path) -> bool:

@@ -83,7 +83,7 @@ class KvIndex:
 
         Raises OSError too, when what ``restart`` could not open cannot be opened now either.
         """
-        with self.lock:
+        with self.lock, _translated():
             if self._writer is None and not self._closed:
                 self._open()
             connection = _opened(self._writer)
@@ -169,7 +169,7 @@ class KvIndex:
         return int(blocks[0]), int(blocks[1]), int(written[0]) if written else 0
 
     def _row(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
-        with self._read_lock:
+        with self._read_lock, _translated():
             row: tuple[Any, ...] | None = _opened(self._reader).execute(statement, parameters).fetchone()
             return row
 
@@ -186,11 +186,12 @@ class KvIndex:
     def _open(self) -> None:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # the WAL takes its mode from this file
         try:
-            self._writer = self._connect()
-            with self.change():
-                self._check_or_create(self._writer)
-            with self._read_lock:
-                self._reader = self._connect()
+            with _translated():
+                self._writer = self._connect()
+                with self.change():
+                    self._check_or_create(self._writer)
+                with self._read_lock:
+                    self._reader = self._connect()
         except BaseException:
             self._close_connections()
             raise
@@ -247,6 +248,15 @@ def is_damage(error: sqlite3.Error) -> bool:
     if isinstance(error, DamagedIndexError):
         return True
     return not isinstance(error, sqlite3.ProgrammingError) and _primary_code(error) not in _TROUBLES
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """SQLite names what it could not understand; Python may not be able to decode that name."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DamagedIndexError("its tables cannot be read") from error
 
 
 def _primary_code(error: sqlite3.Error) -> int | None:

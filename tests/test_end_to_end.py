@@ -73,6 +73,27 @@ def test_restart_gives_the_same_answer_as_going_on(data_dir: Path, circle: Path)
     assert restarted.text == kept.text
 
 
+def test_a_long_chat_with_a_picture_is_restored_from_disk_and_deleted_with_it(data_dir: Path, circle: Path) -> None:
+    long_question = " ".join(NOTE.split() * 12) + " What is this?"
+    with hearth.Assistant(data_dir=data_dir) as one:
+        first = one.ask(long_question, images=[circle], use_memory=False)
+        going_on = one.ask("What colour is it?", conversation=first.conversation_id, use_memory=False)
+        assert going_on.cache.disk_tokens == 0
+        copy = one.ask(long_question, images=[circle], use_memory=False)
+    with hearth.Assistant(data_dir=data_dir) as two:
+        restored = two.ask("What colour is it?", conversation=copy.conversation_id, use_memory=False)
+        assert restored.cache.disk_tokens >= first.usage.prompt_tokens
+        assert restored.timings.encode_s == 0
+        assert restored.text == going_on.text
+        n_files = len(list((data_dir / "kv").glob("*/*")))
+        for conversation_id in (first.conversation_id, copy.conversation_id):
+            two.conversations.delete(conversation_id)
+        assert len(list((data_dir / "kv").glob("*/*"))) < n_files
+    with hearth.Assistant(data_dir=data_dir) as three:
+        again = three.ask(long_question, images=[circle], use_memory=False)
+        assert again.cache.disk_tokens < 30  # the picture alone, which other chats of this folder show too
+
+
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng makes the spoken question")
 def test_a_spoken_question_about_a_picture(assistant: hearth.Assistant, circle: Path, tmp_path: Path) -> None:
     spoken = tmp_path / "question.wav"

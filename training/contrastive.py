@@ -46,6 +46,6 @@ def pixel_batch(scenes: list[Scene]) -> Tensor:
 
 def draw_scene(painter: Painter) -> Scene:
     draw = painter.rng.random()
-    if draw < 0.64:
+    if draw < 0.5:
         return painter.single()
-    return painter.counted(painter.rng.randint(2, 3)) if draw < 0.82 else painter.pair()
+    return painter.counted(painter.rng.randint(2, 3)) if draw < 0.8 else painter.pair()

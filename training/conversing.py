@@ -16,6 +16,7 @@ from training.aligning import word_loss
 from training.answers import Examiner
 from training.batches import Rows, next_token_loss, pack_chats
 from training.captions import caption
+from training.chats import Chat
 from training.contrastive import IMAGE_SIZE_PX, N_VISUAL_TOKENS, caption_ids
 from training.dialogues import Composer
 from training.loop import StagePlan, autocast, pick_device, run_stage
@@ -26,12 +27,13 @@ from training.scene_pool import ScenePool
 from training.smalltalk import Talker
 from training.texts import Writer
 
-PICTURE_CHATS_PER_STEP = 28
-TALKS_PER_STEP = 8
+PICTURE_CHATS_PER_STEP = 20
+TALKS_PER_STEP = 24
+TOLD_SHARE = 0.3  # of the talks, beside what the talker gives: facts told and asked for
 GROUNDED_PER_STEP = 16
 ROW_TOKENS = 192
 CLIP_WEIGHT = 0.1  # keeps pictures and captions in one space while the image tower goes on learning
-TALK_WEIGHT = 0.3
+TALK_WEIGHT = 0.5
 WORD_WEIGHT = 0.5
 DRILL_WEIGHT = 0.5  # without drills the copy circuit fades within some hundred steps
 DRILLS_PER_STEP = 20
@@ -71,13 +73,16 @@ class Conversing:
                 rows = self.drills.rows(DRILLS_PER_STEP)
                 terms["drill"] = DRILL_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
             elif self._step % 6 == 0:
-                talks = [self.talker.any() for _ in range(TALKS_PER_STEP)]
+                talks = [self._talk() for _ in range(TALKS_PER_STEP)]
                 rows = pack_chats(talks, self.tokenizer, self.rng, 0)
                 terms["talk"] = TALK_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
-            elif self._step % 6 in (1, 4):  # passages were learnt before: enough not to forget them
+            else:
                 rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, max(progress, 0.3))
                 terms["grounded"] = GROUNDED_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
         return terms
+
+    def _talk(self) -> Chat:
+        return self.talker.told() if self.talker.rng.random() < TOLD_SHARE else self.talker.garbled()
 
     def _pictures(self) -> dict[str, Tensor]:
         drawn = [self.composer.picture_chat() for _ in range(PICTURE_CHATS_PER_STEP)]

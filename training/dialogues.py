@@ -17,6 +17,7 @@ _SKILL_WEIGHTS = {
     "beside": 1,
 }  # fmt: skip
 MAX_TURNS = 4
+TWO_PICTURES_SHARE = 0.22
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Composer:
 
     def picture_chat(self) -> PictureChat:
         """One to ``MAX_TURNS`` questions on one picture, now and then small talk around them or a second picture."""
-        if self.rng.random() < 0.13:
+        if self.rng.random() < TWO_PICTURES_SHARE:
             return self._two_pictures()
         scene = self.scene()
         messages = self._questions(scene, self.rng.choice((1, 2, 3, 3, MAX_TURNS)))

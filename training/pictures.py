@@ -18,6 +18,7 @@ from training.vocabulary import DRAWN, MASS, PLURAL_ONLY, picture_names
 from training.world import COLOURS, PLACES, SHAPES
 
 SPRITE_PX = 128
+SHAPE_SHARE = 0.35  # of the things drawn: outlines without any texture are learnt more slowly than emoji
 DOMINANT_SHARE = 0.55  # of the visible pixels, for a thing to have "its" colour
 BACKGROUND_NAMES = (
     "white",
@@ -174,7 +175,7 @@ class Painter:
         self.coloured = sorted({s.name for s in sprites if s.colour})
         self._masks = {shape: shape_mask(shape) for shape in SHAPES}
 
-    def sprite(self, *, shape_share: float = 0.2, coloured: bool = False) -> Sprite:
+    def sprite(self, *, shape_share: float = SHAPE_SHARE, coloured: bool = False) -> Sprite:
         """A random thing: a name first, so that names with many pictures are not seen more often."""
         rng = self.rng
         if rng.random() < shape_share:

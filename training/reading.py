@@ -22,6 +22,7 @@ CHATS_PER_STEP = 24
 TEXTS_PER_STEP = 32
 TEXT_TOKENS = 128
 TALK_SHARE = 0.15
+CITATION_WEIGHT = 3.0  # of the number in “[2]”
 N_PLAIN_TOKENS = 4000  # ids below this are ordinary text
 
 
@@ -105,7 +106,12 @@ def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: f
     chats: list[Chat] = []
     for _ in range(number):
         chats.append(writer.unrelated() if writer.rng.random() < 0.06 else writer.grounded(max_words=max_words))
-    return pack_chats(chats, tokenizer, writer.rng, 0, prompt_weight=prompt_weight)
+    rows = pack_chats(chats, tokenizer, writer.rng, 0, prompt_weight=prompt_weight)
+    opening = tokenizer.token_to_id("Ġ[")
+    if opening is not None:  # one token in ten tells where the answer stands, and it is the hardest
+        cites = (rows.ids[:, :-1] == opening) & (rows.weights[:, 1:] == 1.0)
+        rows.weights[:, 1:][cites] = CITATION_WEIGHT
+    return rows
 
 
 def run(plan: StagePlan, model: LanguageModel, tokenizer: Tokenizer, data: Path, seed: int) -> None:

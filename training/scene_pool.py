@@ -13,7 +13,7 @@ from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.pixels import to_pixels
 from training.contrastive import IMAGE_SIZE_PX
 from training.loop import autocast
-from training.pictures import Painter, Scene, Sprite
+from training.pictures import SHAPE_SHARE, Painter, Scene, Sprite
 
 ENCODE_BATCH = 64
 
@@ -34,6 +34,7 @@ class ScenePool:
         self._kind_size = kind_size
         self._uses = uses
         self._scenes: dict[str, list[Scene]] = {}
+        self._previous: dict[str, list[Scene]] = {}  # drawn for the batch that is being put together
         self._drawn: dict[str, int] = {}
         self._visual: dict[int, Tensor] = {}
 
@@ -41,7 +42,7 @@ class ScenePool:
         """The visual tokens of a scene of this pool, shape (n_tokens, n_embd)."""
         return self._visual[id(scene)]
 
-    def sprite(self, *, shape_share: float = 0.2, coloured: bool = False) -> Sprite | None:
+    def sprite(self, *, shape_share: float = SHAPE_SHARE, coloured: bool = False) -> Sprite | None:
         """A thing to be drawn only when it must have a colour; see ``single``."""
         return self._painter.sprite(shape_share=shape_share, coloured=True) if coloured else None
 
@@ -68,8 +69,9 @@ class ScenePool:
 
     @torch.no_grad()
     def _fill(self, kind: str, draw: Callable[[], Scene]) -> None:
-        for old in self._scenes.get(kind, []):
+        for old in self._previous.get(kind, []):
             del self._visual[id(old)]
+        self._previous[kind] = self._scenes.get(kind, [])
         scenes = [draw() for _ in range(self._kind_size)]
         was_training = self._vision.training
         self._vision.eval()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from training.chats import Chat, Message
 from training.invented import Inventor
@@ -317,6 +318,9 @@ SYSTEM_PROMPTS = (
 )
 
 
+LEFT_OUT = 0.15  # of the words of a garbled question
+
+
 class Talker:
     """Chats without pictures. With ``held_out`` it asks in words that training never sees."""
 
@@ -417,6 +421,15 @@ class Talker:
         first, *rest = self.fixed().messages
         messages = (Message("user", self.writer.stray_sources() + first.text), *rest)
         return Chat(messages, "small talk", (rest[0].text,))
+
+    def garbled(self) -> Chat:
+        """As ``any``, often with words of a lone question left out, so that no single word decides the answer."""
+        chat = self.any()
+        if len(chat.messages) != 2 or self.rng.random() < 0.4:
+            return chat
+        question, answer = chat.messages
+        kept = [word for word in question.text.split(" ") if self.rng.random() > LEFT_OUT]
+        return replace(chat, messages=(replace(question, text=" ".join(kept) or question.text), answer))
 
     def any(self) -> Chat:
         """One of all kinds, in the shares of training."""

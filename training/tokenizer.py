@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from training.chats import SPECIAL_TOKENS
 from training.texts import Writer
-from training.world import NAMES, NAMES_DRAWN, as_spoken, spoken_sentence
+from training.world import COLOURS, NAMES, NAMES_DRAWN, NUMBERS, SHAPES, as_spoken, spoken_sentence
 
 N_TOKENS = 4096
-DRAWN_REPEATS = 400  # often enough that the name of a drawn thing becomes one token, which a visual token can say
+DRAWN_REPEATS = 400  # often enough that a word which a visual token is to say becomes one token
 
 
 def corpus(data: Path, seed: int) -> Iterator[str]:
@@ -24,6 +24,8 @@ def corpus(data: Path, seed: int) -> Iterator[str]:
     writer = Writer(rng)
     for name in NAMES:
         yield f"It is a {name}. There are two {name}s. {name} " * (DRAWN_REPEATS if name in NAMES_DRAWN else 4)
+    for word in (*SHAPES, *NUMBERS, *COLOURS):
+        yield f"{word} a {word} the {word}s " * DRAWN_REPEATS
     for _ in range(30_000):
         sentence = spoken_sentence(rng)
         yield sentence if rng.random() < 0.6 else as_spoken(sentence)

@@ -86,7 +86,9 @@ def figures(reply: Mapping[str, Any]) -> str:
     if timings.get("decode_tokens_per_s"):
         parts.append(f"{timings['decode_tokens_per_s']:.0f} tokens/s")
     if usage.get("prompt_tokens"):
-        parts.append(f"{round(100 * usage.get('cached_tokens', 0) / usage['prompt_tokens'])} % cached")
+        share = f"{round(100 * usage.get('cached_tokens', 0) / usage['prompt_tokens'])} % cached"
+        from_disk = (reply.get("cache") or {}).get("disk_tokens", 0)
+        parts.append(f"{share} ({from_disk:,} tokens from disk)" if from_disk else share)
     reason = reply.get("finish_reason")
     if reason:
         parts.append(_REASONS.get(str(reason), str(reason)))

@@ -7,7 +7,10 @@ prefix_cache.py  what each KV sequence holds, which one serves a prompt best, wh
 sequence.py      the state of one request, from submit to its last event
 prompt.py        segments as a flat list of cache entries, with positions
 runner.py        carries out a chunk on the context: tensors, no policy
-sampler.py       parameters checked and turned into a native chain
+request_checks.py  parameters of a request against their ranges
+sampler.py       chooses the next token of one request
+logit_edits.py   biases and penalties, applied to the few tokens that they concern
+truncation.py    the tokens that can be chosen at all, and log-probabilities: numpy over the vocabulary
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ class EngineCounters:
     n_step_sequences: int = 0  # requests that took part in a step, summed over the steps
     step_s: float = 0.0
     native_s: float = 0.0  # of step_s, spent in llama.cpp
+    draft_s: float = 0.0  # of native_s, spent on the draft model
     n_preempted: int = 0
     n_guessed: int = 0
     n_accepted: int = 0  # guessed tokens that came true
@@ -32,13 +33,14 @@ class EngineCounters:
         self.memory_tokens += found.memory_tokens
         self.disk_tokens += found.disk_tokens
 
-    def step(self, elapsed_s: float, native_s: float, chunks: Sequence[Chunk]) -> None:
+    def step(self, elapsed_s: float, native_s: float, draft_s: float, chunks: Sequence[Chunk]) -> None:
         """A step of answers is over; those with prompts in them count for nobody's overhead."""
         if all(isinstance(chunk, TokenChunk) and chunk.is_answer for chunk in chunks):
             self.n_steps += 1
             self.n_step_sequences += len(chunks)
             self.step_s += elapsed_s
             self.native_s += native_s
+            self.draft_s += draft_s
 
     def guessed(self, n_guessed: int, n_accepted: int) -> None:
         self.n_guessed += n_guessed

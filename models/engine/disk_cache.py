@@ -1,6 +1,6 @@
 """KV blocks on disk, as the engine sees them: what to restore for a prompt, what to save of a sequence, and when.
 
-A sequence is saved in blocks of about 256 tokens and a tail, each known by the entries it holds and the block before
+A sequence is saved in blocks of about 256 tokens (or a sliding window, if that is less) and a tail, each known by the entries it holds and the block before
 it, so that a prefix is found by its content and shared by whoever has it. Reading and writing happen on the store's
 threads; copying into and out of the KV cache happens here, on the engine's thread, a little at a time between steps.
 Models that cannot be sliced (recurrent, hybrid) are saved whole, with all their entries, at turn ends and at intervals.
@@ -24,7 +24,7 @@ logger = logging.getLogger("hearth.kv")
 
 BLOCK_TOKENS = 256
 CHECKPOINT_TOKENS = 2048  # between whole checkpoints while a long prompt is read
-MIN_WORTH_S = 0.05  # a prefix that is computed in less is not saved
+MIN_WORTH_S = 0.02  # a prefix that is computed in less is not saved
 MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
 MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
 
@@ -80,10 +80,14 @@ class KvStore(Protocol):
 
 @dataclass(slots=True)
 class Restore:
-    """Blocks on their way into a sequence: ``pending`` are (entries from, to, payload), in order."""
+    """Blocks on their way into a sequence: ``pending`` are (entries from, to, payload), in order.
+
+    ``keys`` are the blocks that match entirely, ``partial`` one that goes on otherwise: another chat's, if it has one.
+    """
 
     keys: list[str]
     pending: deque[tuple[int, int, Future[bytes | None]]]
+    partial: str | None = None
     whole: bool = False
     started_s: float = field(default_factory=time.monotonic)
 
@@ -104,16 +108,25 @@ class DiskCache:
     """Between one engine and one store. The engine's thread only."""
 
     def __init__(
-        self, store: KvStore, fingerprint: str, runner: Runner, cache: PrefixCache, *, sliceable: bool
+        self,
+        store: KvStore,
+        fingerprint: str,
+        runner: Runner,
+        cache: PrefixCache,
+        *,
+        sliceable: bool,
+        n_swa: int = 0,
     ) -> None:
+        """``n_swa`` is the sliding window in tokens: llama.cpp saves what is within one of a block's end."""
         self._store = store
         self._fingerprint = fingerprint
         self._runner = runner
         self._cache = cache
         self._sliceable = sliceable
+        self._block_tokens = min(BLOCK_TOKENS, n_swa) if n_swa else BLOCK_TOKENS
         self._saves: deque[_Save] = deque()
-        self._checkpointed: dict[int, int] = {}  # sequence → tokens it had at its last whole checkpoint
         self.min_worth_s = MIN_WORTH_S
+        self.checkpoint_tokens = CHECKPOINT_TOKENS
 
     @property
     def has_work(self) -> bool:
@@ -136,10 +149,14 @@ class DiskCache:
             return Restore([block.key], deque([(0, len(block.entries), futures[0])]), whole=True)
         needed: list[tuple[int, int, str]] = []
         keys: list[str] = []
+        partial = None
         start = 0
         for block in self._store.match(self._fingerprint, wanted):
             end = start + block.n_matched
-            keys.append(block.key)
+            if block.n_matched == len(block.entries):
+                keys.append(block.key)
+            else:
+                partial = block.key
             if end > n_have:
                 needed.append((max(start, n_have), end, block.key))
             start += len(block.entries)
@@ -147,7 +164,7 @@ class DiskCache:
             return None
         futures = self._store.read_async([key for _, _, key in needed])
         pending = deque((a, b, future) for (a, b, _), future in zip(needed, futures, strict=True))
-        return Restore(keys, pending)
+        return Restore(keys, pending, partial)
 
     def advance(self, restore: Restore, slot: CachedSequence, entries: list[Entry], owner: str | None) -> int | None:
         """Loads the blocks that have been read, for a few milliseconds. Returns the number of tokens restored in all
@@ -162,6 +179,8 @@ class DiskCache:
         if restore.pending:
             return None
         self._store.use(restore.keys, owner)
+        if restore.partial is not None:
+            self._store.use([restore.partial], None)
         return count_tokens(slot.entries)
 
     @staticmethod
@@ -196,12 +215,12 @@ class DiskCache:
 
     # save
 
-    def save(self, slot: CachedSequence, owner: str | None, *, prefill_token_s: float | None, final: bool) -> None:
-        """Plans to save what ``slot`` holds: its full blocks and, if ``final``, its tail too."""
+    def save(self, slot: CachedSequence, owner: str | None, *, cost_s: float, final: bool) -> None:
+        """Plans to save what ``slot`` holds, which took ``cost_s`` to compute: full blocks and, if ``final``, the tail."""
         n_entries = len(slot.entries)
         if not final and self._sliceable:
-            n_entries = _full_blocks_end(slot.entries)
-        if not n_entries or count_tokens(slot.entries) * (prefill_token_s or 0.0) < self.min_worth_s:
+            n_entries = _full_blocks_end(slot.entries, self._block_tokens)
+        if not n_entries or cost_s < self.min_worth_s:
             return
         for save in self._saves:
             if save.slot is slot:
@@ -211,15 +230,14 @@ class DiskCache:
         if not self._sliceable:
             self.settle(slot)  # its state is that of its last token: it cannot wait
 
-    def due(self, slot: CachedSequence, *, at_end: bool) -> bool:
-        """Whether a prompt that is being read is worth saving now: at its end, and whole checkpoints at intervals."""
+    def due(self, slot: CachedSequence, n_new: int, *, at_end: bool) -> bool:
+        """Whether a prompt that is being read is worth saving now, ``n_new`` tokens after the last time it was asked:
+        at its end, but whole checkpoints at intervals (one of a whole prompt serves nobody who asks the same again,
+        because its last token must be decoded)."""
         if self._sliceable:
             return at_end
         n_tokens = count_tokens(slot.entries)
-        if n_tokens - self._checkpointed.get(slot.seq_id, 0) in range(CHECKPOINT_TOKENS):
-            return False
-        self._checkpointed[slot.seq_id] = n_tokens
-        return True
+        return n_tokens // self.checkpoint_tokens > (n_tokens - n_new) // self.checkpoint_tokens
 
     def work(self, budget_s: float | None = MAX_STEP_S) -> None:
         """Copies out blocks, for ``budget_s`` or all of them; holds back while much waits to be written."""
@@ -247,7 +265,7 @@ class DiskCache:
     def _save_next_block(self, save: _Save) -> bool:
         """False: it is done."""
         slot = save.slot
-        end = _block_end(slot.entries, save.start) if self._sliceable else save.n_entries
+        end = _block_end(slot.entries, save.start, self._block_tokens) if self._sliceable else save.n_entries
         end = min(end, save.n_entries)
         if save.start >= end:
             if save.keys:
@@ -276,28 +294,28 @@ class DiskCache:
         return self._runner.dump(slot.seq_id, first, first + count_positions(slot.entries[start:end]))
 
 
-def blocks(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+def blocks(entries: Sequence[Entry], block_tokens: int = BLOCK_TOKENS) -> Iterator[tuple[int, int]]:
     """(start, end) of the blocks of a sequence, the last one being the tail."""
     start = 0
     while start < len(entries):
-        end = _block_end(entries, start)
+        end = _block_end(entries, start, block_tokens)
         yield start, end
         start = end
 
 
-def _block_end(entries: Sequence[Entry], start: int) -> int:
-    """Where the block that begins at ``start`` ends: at its 256th token, or behind the picture that holds it."""
+def _block_end(entries: Sequence[Entry], start: int, block_tokens: int) -> int:
+    """Where the block that begins at ``start`` ends: at its last token, or behind the picture that holds it."""
     end, n_tokens = start, 0
-    while end < len(entries) and n_tokens < BLOCK_TOKENS:
+    while end < len(entries) and n_tokens < block_tokens:
         n_tokens += entry_n_tokens(entries[end])
         end += 1
     return end
 
 
-def _full_blocks_end(entries: Sequence[Entry]) -> int:
+def _full_blocks_end(entries: Sequence[Entry], block_tokens: int) -> int:
     full = 0
-    for start, end in blocks(entries):
-        if count_tokens(list(entries[start:end])) >= BLOCK_TOKENS:
+    for start, end in blocks(entries, block_tokens):
+        if count_tokens(list(entries[start:end])) >= block_tokens:
             full = end
     return full
 

@@ -13,33 +13,31 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hearth.models.cpu import physical_cores
 from hearth.models.engine.counters import EngineCounters
 from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
-from hearth.models.engine.options import DEFAULT_N_CTX_LIMIT, EngineOptions
+from hearth.models.engine.loading import EngineParts, load_parts
+from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
-from hearth.models.engine.prompt import Prompt, count_positions, count_tokens
+from hearth.models.engine.prompt import MediaSpan, Prompt, count_positions, count_tokens
+from hearth.models.engine.request_checks import MAX_SEED, check_request
 from hearth.models.engine.runner import Runner
-from hearth.models.engine.sampler import MAX_SEED, PENALTY_LAST_N, TokenSampler, check_request
+from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence, SequenceHandle
 from hearth.models.engine.speculation import Speculation, StepCosts
 from hearth.models.errors import ContextOverflowError, EngineError, HearthError
-from hearth.models.fingerprint import model_fingerprint
-from hearth.models.gguf_header import check_gguf
-from hearth.models.llama import ContextOptions, DecodeStatus, LlamaContext, LlamaModel, build_id
+from hearth.models.llama import DecodeStatus
 from hearth.models.types import CacheReport, FinishReason, GenerationRequest, ModelInfo
 
 logger = logging.getLogger("hearth.engine")
 T = TypeVar("T")
 
 LONG_NODES_PER_LAYER = 4
-SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
 RESERVED_CELLS = 64  # kept free for the answer of every running request when another is let in
 MAX_BACKGROUND_WAIT_S = 0.02  # how long a cancel may go unnoticed while a picture is encoded or a block read
 FLUSH_TIMEOUT_S = 30.0  # for what is to be written when the engine closes
@@ -50,30 +48,37 @@ class LlamaEngine:
 
     def __init__(
         self,
-        model: LlamaModel,
-        context: LlamaContext,
-        info: ModelInfo,
+        parts: EngineParts,
         options: EngineOptions,
         store: KvStore | None = None,
     ) -> None:
         """Takes ownership of all. Use ``LlamaEngine.load``."""
-        self._model = model
-        self._context = context
-        self._info = info
+        self._parts = parts
+        self._model = model = parts.model
+        self._context = context = parts.context
+        self._info = info = parts.info
+        self._draft = parts.draft
         self._options = options
         self._store = store
         self._counters = EngineCounters()
-        sliceable = not model.is_recurrent
-        self._runner = Runner(context, scratch_id=options.n_sequences)
+        # a state can neither be cut nor taken back: only what extends it finds it, and a decode is never broken off
+        self._sliceable = sliceable = not (model.is_recurrent or model.is_hybrid)
+        self._interrupt = context.abort.set if sliceable else _nothing
+        self._runner = Runner(context, scratch_id=options.n_sequences, sliceable=sliceable)
         self._cache = PrefixCache(options.n_sequences, sliceable=sliceable)
         self._disk = (
-            DiskCache(store, info.fingerprint, self._runner, self._cache, sliceable=sliceable) if store else None
+            DiskCache(store, info.fingerprint, self._runner, self._cache, sliceable=sliceable, n_swa=model.n_swa)
+            if store
+            else None
         )
         self._scheduler = Scheduler(
-            max_running=min(options.n_parallel, options.n_sequences), max_chunk_tokens=context.n_batch
+            max_running=min(options.n_parallel, options.n_sequences),
+            max_chunk_tokens=context.n_batch,
+            interruptible=sliceable,
         )
         self._costs = StepCosts()
-        self._speculates = options.prompt_lookup and sliceable
+        self._encode_s = 0.0  # what the last picture took
+        self._looks_up = options.prompt_lookup and sliceable
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="hearth-encode")
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._closed = False
@@ -94,7 +99,8 @@ class LlamaEngine:
         """Loads a GGUF and starts the thread. ``cancelled`` is asked and ``on_progress`` told (0..1) while it reads.
 
         KV blocks go to ``store``, which is closed with the engine, also when loading fails.
-        Raises ModelFileError (what is wrong with the file) and EngineError (stopped, or not enough memory).
+        Raises ModelFileError (what is wrong with the file), RequestError (an option that this model cannot have) and
+        EngineError (stopped, or not enough memory).
         """
         options = options or EngineOptions()
 
@@ -104,20 +110,12 @@ class LlamaEngine:
             return cancelled is None or not cancelled()
 
         try:
-            header = check_gguf(path)
-            model = LlamaModel.load(path, n_gpu_layers=options.n_gpu_layers, progress=progress)
-            try:
-                context = LlamaContext(model, _context_options(model, options))
-            except BaseException:
-                model.close()
-                raise
+            parts = load_parts(path, options, progress)
         except BaseException:
             if store is not None:
                 store.close()
             raise
-        settings = (build_id(), options.kv_type, f"flash_attention={options.flash_attention}", "rope=model")
-        info = _model_info(model, context, model_fingerprint(header, *settings))
-        return cls(model, context, info, options, store)
+        return cls(parts, options, store)
 
     @property
     def info(self) -> ModelInfo:
@@ -128,7 +126,7 @@ class LlamaEngine:
 
         Raises RequestError (bad parameter), ContextOverflowError (too long), EngineError (closed).
         """
-        check_request(request)
+        check_request(request, self._info.n_vocab)
         prompt = Prompt(request.segments, n_vocab=self._info.n_vocab, m_rope=self._model.has_m_rope)
         if prompt.n_tokens + 1 > self._info.n_ctx:
             raise ContextOverflowError(
@@ -140,7 +138,7 @@ class LlamaEngine:
         with self._lock:
             self._check_open()
             self._commands.put(partial(self._scheduler.add, sequence))
-        return SequenceHandle(sequence, self._context.abort.set)
+        return SequenceHandle(sequence, self._interrupt)
 
     def tokenize(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]:
         """Token ids of ``text``. Special tokens are recognised in it only with ``parse_special``."""
@@ -187,15 +185,14 @@ class LlamaEngine:
             first, self._closed = not self._closed, True
             if first:
                 self._commands.put(_nothing)  # wakes the thread
-        self._context.abort.set()
+        self._interrupt()
         self._thread.join()
         if first:
             with self._lock:
                 if self._store is not None:
                     self._store.flush(FLUSH_TIMEOUT_S)
                     self._store.close()
-                self._context.close()
-                self._model.close()
+                self._parts.close()
 
     def __enter__(self) -> LlamaEngine:
         return self
@@ -247,16 +244,20 @@ class LlamaEngine:
         for sequence in self._scheduler.admit(self._has_room):
             self._start(sequence)
         self._restore_some()
+        draft_s = self._draft.guess_for(self._scheduler.running) if self._draft is not None else 0.0
         chunks = self._scheduler.schedule()
         if chunks:
             self._carry_out(chunks)
-            self._counters.step(time.perf_counter() - started_s, self._runner.native_s - native_s, chunks)
+            in_native_s = self._runner.native_s - native_s + draft_s
+            self._counters.step(time.perf_counter() - started_s, in_native_s, draft_s, chunks)
         if self._disk is not None and self._disk.has_work:
             self._disk.work(MAX_STEP_S)
         if not chunks:
             self._wait_for_background()
 
     def _has_room(self, sequence: Sequence) -> bool:
+        if self._model.is_recurrent:
+            return True
         reserved = RESERVED_CELLS * (len(self._scheduler.running) + 1)
         needed = self._cache.cells_in_use() + self._cache.cells_needed(sequence.entries)
         return needed + reserved <= self._info.n_ctx
@@ -277,11 +278,13 @@ class LlamaEngine:
                 self._cache.clear(slot)
             self._free_cells(self._cache.cells_needed(entries))
             if sequence.sampler is None:
-                tail = [entry for entry in sequence.prompt.entries[-PENALTY_LAST_N:] if isinstance(entry, int)]
-                sequence.sampler = TokenSampler(self._context, sequence.request.sampling, sequence.seed, tail)
+                sampling, seen = sequence.request.sampling, sequence.prompt.entries
+                sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
                 sequence.found = CacheReport(memory_tokens=count_tokens(slot.entries))
-                if self._speculates:
-                    sequence.speculation = Speculation(sequence.prompt.entries, self._costs)
+                if self._looks_up or self._draft is not None:
+                    ways = {"lookup": self._looks_up, "draft": self._draft is not None}
+                    greedy = sampling.temperature == 0
+                    sequence.speculation = Speculation(seen, self._costs, **ways, greedy=greedy)
             if self._disk is not None:
                 sequence.restore = self._disk.begin(entries, len(slot.entries))
             if sequence.restore is None:
@@ -313,10 +316,15 @@ class LlamaEngine:
             self._counters.request(sequence.prompt.n_tokens, found)
             n_found = found.memory_tokens + found.disk_tokens
             if n_found + 1 < sequence.prompt.n_tokens:
-                place = f"what is cached differs or ends after {n_found:,} tokens" if n_found else "nothing is cached"
-                sequence.found = CacheReport(found.memory_tokens, found.disk_tokens, place)
+                sequence.found = CacheReport(found.memory_tokens, found.disk_tokens, self._why_no_more(n_found))
         sequence.report_prefill()
         self._encode_ahead(sequence)
+
+    def _why_no_more(self, n_found: int) -> str:
+        if self._sliceable:
+            return f"what is cached differs or ends after {n_found:,} tokens" if n_found else "nothing is cached"
+        longest = f"the longest that it begins with has {n_found:,} tokens" if n_found else "it begins with none"
+        return f"this model's state cannot be cut, so that only whole checkpoints serve a prompt: {longest}"
 
     def _encode_ahead(self, sequence: Sequence) -> None:
         """Has the next picture of a prompt encoded while the text before it is read."""
@@ -328,18 +336,19 @@ class LlamaEngine:
             def encode() -> NDArray[np.float32]:
                 embeddings, elapsed_s = self._runner.embed(media, lambda: sequence.cancelled)
                 sequence.encode_s += elapsed_s
+                self._encode_s = elapsed_s
                 return embeddings
 
             sequence.embeddings[index] = self._encoder.submit(encode)
 
     def _wait_for_background(self) -> None:
         """Sleeps until a picture is encoded or a block read, if that is all there is to do."""
-        futures: list[Future[object]] = []
+        futures: list[Future[Any]] = []
         for sequence in self._scheduler.running:
             if sequence.restore is not None:
-                futures += [future for _, _, future in list(sequence.restore.pending)[:1]]  # type: ignore[list-item]
+                futures += [future for _, _, future in list(sequence.restore.pending)[:1]]
             else:
-                futures += [future for future in sequence.embeddings.values() if not future.done()]  # type: ignore[misc]
+                futures += [future for future in sequence.embeddings.values() if not future.done()]
         if futures:
             wait_for(futures, MAX_BACKGROUND_WAIT_S, "FIRST_COMPLETED")
         elif self._disk is not None and self._disk.has_work:
@@ -359,6 +368,7 @@ class LlamaEngine:
             elapsed_s = time.perf_counter() - started_s
         except Exception as error:  # as above
             self._fail(sequences, error, forget=True)
+            self._distrust_states(chunks)
             return
         if status is DecodeStatus.DONE:
             self._scheduler.measured(chunks, elapsed_s)
@@ -370,12 +380,29 @@ class LlamaEngine:
                     self._fail([chunk.sequence], error, forget=True)
         else:
             self._undo(chunks)
-            if status is DecodeStatus.NO_CELLS:
+            if status is DecodeStatus.NO_CELLS and not self._drop_guesses(chunks):
                 self._make_room(sequences)
+            else:
+                self._distrust_states(chunks)
+
+    @staticmethod
+    def _drop_guesses(chunks: list[Chunk]) -> bool:
+        """Has the requests do without guesses for a while, which take cells too. False if there were none."""
+        answers = [chunk for chunk in chunks if isinstance(chunk, TokenChunk) and chunk.is_answer]
+        guessing = [chunk.sequence.speculation for chunk in answers if len(chunk.tokens) > 1]
+        for speculation in guessing:
+            if speculation is not None:
+                speculation.pause()
+        return bool(guessing)
 
     def _note_costs(self, chunks: list[Chunk], elapsed_s: float) -> None:
-        if len(chunks) == 1 and isinstance(chunks[0], TokenChunk) and chunks[0].is_answer:
-            self._costs.measured(len(chunks[0].tokens), elapsed_s)
+        n_guesses = 0
+        for chunk in chunks:
+            if not (isinstance(chunk, TokenChunk) and chunk.is_answer):
+                self._costs.mixed()
+                return
+            n_guesses += len(chunk.tokens) - 1
+        self._costs.measured(len(chunks), n_guesses, elapsed_s)
 
     def _postprocess(self, chunk: Chunk, row: int, elapsed_s: float) -> None:
         sequence = chunk.sequence
@@ -393,7 +420,7 @@ class LlamaEngine:
             self._encode_ahead(sequence)
         sequence.prefill_s += elapsed_s
         sequence.report_prefill()
-        self._save_interim(sequence, slot, at_end=bool(chunk.n_wanted))
+        self._save_interim(sequence, slot, chunk)
         if chunk.n_wanted:
             reason = self._take(sequence, self._sample(sequence, row))
             if reason is not None:
@@ -412,8 +439,8 @@ class LlamaEngine:
                 break
         slot = _slot(sequence)
         self._cache.extend(slot, tokens[:n_valid])
-        if n_valid < len(tokens):
-            self._runner.truncate(slot.seq_id, chunk.position + n_valid)
+        if n_valid < len(tokens) and not self._runner.truncate(slot.seq_id, chunk.position + n_valid):
+            self._cache.clear(slot)
         if sequence.speculation is not None and len(tokens) > 1:
             sequence.speculation.checked(len(tokens) - 1, n_valid - 1)
             self._counters.guessed(len(tokens) - 1, n_valid - 1)
@@ -424,7 +451,9 @@ class LlamaEngine:
     def _sample(sequence: Sequence, row: int) -> int:
         if sequence.sampler is None:
             raise EngineError(f"request {sequence.request.request_id} has no sampler")
-        return sequence.sampler.sample(row)
+        token = sequence.sampler.sample(row)
+        sequence.note_logprobs(sequence.sampler.logprobs(row, token))
+        return token
 
     def _take(self, sequence: Sequence, token: int) -> FinishReason | None:
         """Adds a token to the answer; the reason if that ends it."""
@@ -439,11 +468,16 @@ class LlamaEngine:
             return "length"
         return None
 
-    def _save_interim(self, sequence: Sequence, slot: CachedSequence, *, at_end: bool) -> None:
+    def _save_interim(self, sequence: Sequence, slot: CachedSequence, chunk: Chunk) -> None:
         """Saves what a prompt has come to, so that a crash in the answer does not lose it."""
-        if self._disk is not None and self._disk.due(slot, at_end=at_end):
-            token_s = self._scheduler.prefill_token_s
-            self._disk.save(slot, sequence.request.owner, prefill_token_s=token_s, final=False)
+        n_new = len(chunk.tokens) if isinstance(chunk, TokenChunk) else chunk.span.n_tokens
+        if self._disk is not None and self._disk.due(slot, n_new, at_end=bool(chunk.n_wanted)):
+            self._disk.save(slot, sequence.request.owner, cost_s=self._cost_s(slot), final=False)
+
+    def _cost_s(self, slot: CachedSequence) -> float:
+        """What it would take to compute again what a sequence holds, by what was measured."""
+        n_pictures = sum(isinstance(entry, MediaSpan) for entry in slot.entries)
+        return count_tokens(slot.entries) * (self._scheduler.prefill_token_s or 0.0) + n_pictures * self._encode_s
 
     def _undo(self, chunks: list[Chunk]) -> None:
         """Takes back what a decode that did not finish left in the KV cache."""
@@ -452,8 +486,18 @@ class LlamaEngine:
             if slot is not None and not self._runner.truncate(slot.seq_id, chunk.position):
                 self._cache.clear(slot)
 
+    def _distrust_states(self, chunks: list[Chunk]) -> None:
+        """Forgets all sequences of a recurrent model after a decode of several broke off: llama.cpp moves the states of
+        others out of their way, and notes them as moved before they are. What runs is computed again."""
+        if not self._sliceable and len(chunks) > 1:
+            for slot in self._cache.sequences:
+                self._runner.forget(slot.seq_id)
+                self._cache.clear(slot)
+
     def _free_cells(self, n_cells: int) -> None:
         """Empties idle sequences until ``n_cells`` are free, as far as there are idle ones."""
+        if self._model.is_recurrent:  # it has a state for every sequence, and no cells
+            return
         while self._info.n_ctx - self._cache.cells_held() < n_cells:
             victim = self._cache.next_victim()
             if victim is None:
@@ -480,15 +524,13 @@ class LlamaEngine:
         slot, preempted.slot, preempted.restore = preempted.slot, None, None
         if slot is not None:
             if self._disk is not None:
-                token_s = self._scheduler.prefill_token_s
-                self._disk.save(slot, preempted.request.owner, prefill_token_s=token_s, final=True)
+                self._disk.save(slot, preempted.request.owner, cost_s=self._cost_s(slot), final=True)
             self._cache.release(slot)
             self._evict(slot)
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         if self._disk is not None and sequence.slot is not None:
-            token_s = self._scheduler.prefill_token_s
-            self._disk.save(sequence.slot, sequence.request.owner, prefill_token_s=token_s, final=True)
+            self._disk.save(sequence.slot, sequence.request.owner, cost_s=self._cost_s(sequence.slot), final=True)
         self._release(sequence)
         sequence.finish(reason)
 
@@ -549,38 +591,3 @@ def _slot(sequence: Sequence) -> CachedSequence:
     if sequence.slot is None:
         raise EngineError(f"request {sequence.request.request_id} has no KV sequence")
     return sequence.slot
-
-
-def _context_options(model: LlamaModel, options: EngineOptions) -> ContextOptions:
-    n_ctx = options.n_ctx or min(model.n_ctx_train, DEFAULT_N_CTX_LIMIT)
-    n_batch = min(options.n_batch, n_ctx)
-    n_threads = options.n_threads or physical_cores()
-    is_small = options.n_threads is None and model.n_params < SMALL_MODEL_PARAMS
-    return ContextOptions(
-        n_ctx=n_ctx,
-        n_batch=max(n_batch, options.n_sequences + 1),  # llama.cpp wants room for a row of every sequence
-        n_ubatch=min(options.n_ubatch, n_batch),
-        n_seq_max=options.n_sequences + 1,  # blocks pass through the last one
-        n_threads=1 if is_small else n_threads,
-        n_threads_batch=n_threads,
-        kv_type=options.kv_type,
-        flash_attention=options.flash_attention,
-    )
-
-
-def _model_info(model: LlamaModel, context: LlamaContext, fingerprint: str) -> ModelInfo:
-    return ModelInfo(
-        name=model.metadata("general.name") or model.path.stem,
-        path=model.path,
-        fingerprint=fingerprint,
-        n_ctx=context.n_ctx,
-        n_ctx_train=model.n_ctx_train,
-        n_embd=model.n_embd_inp,  # the width of what embed() gives; wider than the model's own in a few architectures
-        n_vocab=model.n_vocab,
-        n_params=model.n_params,
-        size_bytes=model.size_bytes,
-        chat_template=model.chat_template,
-        bos_token=model.special_token("bos"),
-        eos_token=model.special_token("eos"),
-        add_bos=model.add_bos,
-    )

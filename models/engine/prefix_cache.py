@@ -45,7 +45,8 @@ class PrefixCache:
     """
 
     def __init__(self, n_sequences: int, *, sliceable: bool = True) -> None:
-        """``sliceable`` False: the model cannot forget a part (recurrent); only whole extensions are reused."""
+        """``sliceable`` False: the model cannot forget a part (recurrent); only whole extensions are reused, in a copy
+        while there is room for one."""
         self.sequences = [CachedSequence(seq_id) for seq_id in range(n_sequences)]
         self.tree = RadixTree()
         self._sliceable = sliceable
@@ -60,6 +61,8 @@ class PrefixCache:
         source, n_matched = self._best_match(entries)
         if source is None:
             target = source = self._cheapest(idle)
+        elif not self._sliceable:
+            target = self._spare(source, idle) or source
         elif self._worth_branching(source, n_matched):
             others = [sequence for sequence in idle if sequence is not source]
             target = self._cheapest(others) if others else source
@@ -166,7 +169,14 @@ class PrefixCache:
         return sequence.busy, len(sequence.entries) - n_matched, sequence.seq_id
 
     def _worth_branching(self, source: CachedSequence, n_matched: int) -> bool:
-        return source.busy or (self._sliceable and count_tokens(source.entries[n_matched:]) >= MIN_TAIL_TOKENS)
+        return source.busy or count_tokens(source.entries[n_matched:]) >= MIN_TAIL_TOKENS
+
+    @staticmethod
+    def _spare(source: CachedSequence, idle: Iterable[CachedSequence]) -> CachedSequence | None:
+        """Where a copy of a state that cannot be cut goes on, so that the state itself stays for another try at the
+        answer: an empty sequence, or the one with the oldest state of the same chat."""
+        fitting = [one for one in idle if one is not source and one.entries == source.entries[: len(one.entries)]]
+        return min(fitting, key=lambda sequence: len(sequence.entries), default=None)
 
     def _cheapest(self, sequences: Iterable[CachedSequence]) -> CachedSequence:
         return min(sequences, key=lambda sequence: (bool(sequence.entries), *self._order(sequence)))

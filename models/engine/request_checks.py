@@ -19,7 +19,8 @@ MAX_TOKENS_LIMIT = 1 << 24
 MAX_LAST_N = 1 << 20  # tokens
 MAX_SCHEMA_CHARS = 64 * 1024
 MAX_GRAMMAR_CHARS = 64 * 1024
-MAX_SCHEMA_REPETITIONS = 1000  # of a schema's minLength, maxItems and such: each is written out in the grammar
+MAX_SCHEMA_COUNT = 1000  # a schema's minLength, maxItems and such: each is written out in the grammar
+MAX_SCHEMA_COUNTS = 20_000  # of all together
 MAX_PATTERN_CHARS = 1 << 20  # of a schema's pattern with its repetitions written out
 MAX_LOGIT_BIASES = 10_000
 MAX_LOGIT_BIAS = 100.0
@@ -49,7 +50,6 @@ _INTEGERS = {
 }
 _OPTIONAL_INTEGERS = {"seed": (0, MAX_SEED), "n_logprobs": (0, MAX_LOGPROBS)}
 _SCHEMA_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
-_SCHEMA_VALUES = ("const", "default", "enum", "examples")  # their contents are no schemas
 
 
 def check_request(request: GenerationRequest, n_vocab: int | None = None) -> None:
@@ -152,26 +152,35 @@ def check_schema(schema: Any) -> None:
         raise RequestError(f"json_schema is no JSON: {error}") from error
     if n_chars > MAX_SCHEMA_CHARS:
         raise RequestError(f"json_schema has {n_chars:,} characters; the limit is {MAX_SCHEMA_CHARS:,}")
-    for part in _schemas_in(schema):
+    total = 0
+    for part in _objects_in(schema):
         for key in _SCHEMA_COUNTS:
             count = part.get(key)
-            if isinstance(count, int) and not 0 <= count <= MAX_SCHEMA_REPETITIONS:
+            if not isinstance(count, int):
+                continue
+            if not 0 <= count <= MAX_SCHEMA_COUNT:
                 raise RequestError(
-                    f"json_schema: {key} is {count:,}; it must be within 0..{MAX_SCHEMA_REPETITIONS:,}, or left out"
+                    f"json_schema: {key} is {count:,}; it must be within 0..{MAX_SCHEMA_COUNT:,}, or left out"
                 )
+            total += count
         pattern = part.get("pattern")
         if isinstance(pattern, str) and _written_out(pattern) > MAX_PATTERN_CHARS:
             raise RequestError(f"json_schema: the pattern {pattern[:40]!r} repeats too often; lower its {{m,n}}")
+    if total > MAX_SCHEMA_COUNTS:
+        raise RequestError(
+            f"json_schema: minLength, maxLength, minItems and maxItems come to {total:,}; the limit is "
+            f"{MAX_SCHEMA_COUNTS:,}; leave some out"
+        )
 
 
-def _schemas_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _objects_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All objects of a schema, itself first."""
     waiting: list[Any] = [schema]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             yield value
-            waiting.extend(part for key, part in value.items() if key not in _SCHEMA_VALUES)
+            waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
 

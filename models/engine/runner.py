@@ -11,21 +11,27 @@ from numpy.typing import NDArray
 
 from hearth.models.engine.scheduler import Chunk, MediaChunk, TokenChunk
 from hearth.models.errors import EngineError
+from hearth.models.llama import DecodeStatus
 from hearth.models.types import MediaSegment
 
 if TYPE_CHECKING:
-    from hearth.models.llama import DecodeStatus, LlamaContext
+    from hearth.models.llama import LlamaContext
+
+MEDIA_PIECE_TOKENS = 64  # of a picture between two looks for a cancel, where a decode cannot be broken off
 
 
 class Runner:
     """Used by the engine's thread only, but for ``embed``."""
 
-    def __init__(self, context: LlamaContext, scratch_id: int) -> None:
-        """``scratch_id`` is a KV sequence that nobody else uses: blocks pass through it."""
+    def __init__(self, context: LlamaContext, scratch_id: int, *, sliceable: bool = True) -> None:
+        """``scratch_id`` is a KV sequence that nobody else uses: blocks pass through it. ``sliceable`` False: states
+        cannot be cut, and the abort flag is never set, so that a long picture looks for a cancel itself."""
         self._context = context
         self._scratch_id = scratch_id
         self._n_embd = context.model.n_embd_inp
+        self._n_swa = context.model.n_swa if sliceable else 0
         n = context.n_batch
+        self._n_media_batch = n if sliceable else min(n, MEDIA_PIECE_TOKENS)
         self._tokens = np.zeros(n, np.int32)
         self._positions = np.zeros(n, np.int32)
         self._seq_ids = np.zeros(n, np.int32)
@@ -70,8 +76,10 @@ class Runner:
 
     def _run_media(self, chunk: MediaChunk) -> tuple[DecodeStatus, int]:
         embeddings = chunk.sequence.embeddings[chunk.index].result()
-        n_batch = self._context.n_batch
+        n_batch = self._n_media_batch
         for start in range(0, len(embeddings), n_batch):
+            if start and chunk.sequence.cancelled:
+                return DecodeStatus.ABORTED, 0
             rows = embeddings[start : start + n_batch]
             n = len(rows)
             positions = np.arange(n, dtype=np.int32) + chunk.position + start
@@ -105,9 +113,12 @@ class Runner:
         return embeddings, time.monotonic() - started_s
 
     def dump(self, seq_id: int, start: int, end: int) -> bytes:
-        """Positions [start, end) of a sequence as a block."""
+        """Positions [start, end) of a sequence as a block; empty if some are gone (see ``has_window``). With a
+        sliding window it may not be longer than that."""
         self._context.seq_cp(seq_id, self._scratch_id, start, end)
-        block = self._context.seq_state(self._scratch_id)
+        is_there = self._context.seq_pos_min(self._scratch_id) == start
+        is_too_long = 0 < self._n_swa < end - start
+        block = self._context.seq_state(self._scratch_id) if is_there and not is_too_long else b""
         self.forget(self._scratch_id)
         return block
 
@@ -135,10 +146,12 @@ class Runner:
 
     def place(self, source_id: int, target_id: int, n_positions: int) -> bool:
         """Makes ``target_id`` hold the first ``n_positions`` positions of ``source_id`` and nothing else. False: the
-        model cannot forget a part of a sequence; the target is empty then."""
+        model cannot forget a part of a sequence, or what these positions look at is gone; the target is empty then."""
         if source_id != target_id:
             self.forget(target_id)
             if n_positions:
+                if not self.has_window(source_id, n_positions):
+                    return False
                 self._context.seq_cp(source_id, target_id, 0, n_positions)
             return True
         return self.truncate(target_id, n_positions)
@@ -147,10 +160,15 @@ class Runner:
         """Keeps the first ``n_positions`` positions. False: impossible with this model; all are forgotten then."""
         if n_positions and self._context.seq_pos_max(seq_id) < n_positions:
             return True
-        if n_positions and self._context.seq_rm(seq_id, n_positions):
+        if n_positions and self.has_window(seq_id, n_positions) and self._context.seq_rm(seq_id, n_positions):
             return True
         self.forget(seq_id)
         return n_positions == 0
+
+    def has_window(self, seq_id: int, n_positions: int) -> bool:
+        """Whether a sequence could be cut to ``n_positions`` and go on. With a sliding window, llama.cpp gives cells
+        that are outside the window at a sequence's end to others, with ``swa_full`` too, once they are looked for."""
+        return not self._n_swa or self._context.seq_pos_min(seq_id) <= max(0, n_positions - self._n_swa + 1)
 
     def forget(self, seq_id: int) -> None:
         """Empties a sequence."""

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from hearth.models.engine import truncation
 from hearth.models.engine.logit_edits import LogitEdits
-from hearth.models.engine.request_checks import MAX_SEED as MAX_SEED
 from hearth.models.engine.request_checks import check_biases
-from hearth.models.engine.request_checks import check_request as check_request
 from hearth.models.engine.truncation import Indices, Logits
 from hearth.models.errors import EngineError, RequestError
 from hearth.models.llama import LlamaModel
@@ -34,7 +32,6 @@ from hearth.models.llama_sampler import (
 )
 from hearth.models.types import SamplingParams, TokenLogprobs
 
-PENALTY_LAST_N = 64
 MIROSTAT_MASS = 0.9999  # probability of the tokens that mirostat gets to see
 MIROSTAT_V1_M = 100  # tokens from which mirostat 1 estimates the distribution, as in llama.cpp
 NEGLIGIBLE_P = 1e-9  # of the best token's probability: dropped before typical_p, which 0 * log(0) would upset

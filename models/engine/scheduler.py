@@ -20,6 +20,7 @@ MIN_SHARED_CHUNK_TOKENS = 8  # of a prompt beside answers, however slow the mach
 PREFILL_SHARE = 1.5  # a step with answers in it takes at most so much longer by prompts, in steps without
 FIRST_SHARED_CHUNK_TOKENS = 32  # until both kinds of steps were measured
 SMOOTHING = 0.1
+MIN_TOKEN_S = 1e-6  # no model reads a token in less
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,17 @@ Chunk = TokenChunk | MediaChunk
 class Scheduler:
     """First come, first served into ``max_running`` places; ``max_chunk_tokens`` tokens in a step."""
 
-    def __init__(self, *, max_running: int, max_chunk_tokens: int) -> None:
+    def __init__(self, *, max_running: int, max_chunk_tokens: int, interruptible: bool = True) -> None:
+        """``interruptible`` False: a step runs to its end whatever is cancelled, so that it must be short."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.prefill_token_s: float | None = None  # measured: what one token of a prompt takes
         self._answer_step_s: float | None = None  # measured: what a step of answers alone takes
         self._max_running = max_running
+        self._interruptible = interruptible
         self._max_chunk_tokens = self._max_step_tokens = max_chunk_tokens
+        if not interruptible:
+            self._max_chunk_tokens = min(FIRST_SHARED_CHUNK_TOKENS, max_chunk_tokens)
         self._media_was_last = False
 
     @property
@@ -104,7 +109,7 @@ class Scheduler:
             self._served(media)
             return [self._media_chunk(media)]
         self._media_was_last = False
-        chunks: list[Chunk] = []
+        chunks: list[TokenChunk] = []
         n_left = self._max_step_tokens
         for sequence in answers:
             chunk = self._answer_chunk(sequence, n_left - len(answers) + len(chunks) + 1)
@@ -118,10 +123,8 @@ class Scheduler:
                 chunk = self._prompt_chunk(sequence, n_left)
                 n_left -= len(chunk.tokens)
                 chunks.append(chunk)
-        for chunk in chunks:
-            if isinstance(chunk, TokenChunk) and not chunk.is_answer:
-                self._served(chunk.sequence)
-        return chunks
+                self._served(sequence)
+        return list(chunks)
 
     def measured(self, chunks: list[Chunk], elapsed_s: float) -> None:
         """Learns from a step of tokens that took ``elapsed_s``."""
@@ -133,9 +136,15 @@ class Scheduler:
         elif n_prompt >= MIN_SHARED_CHUNK_TOKENS:
             own_s = elapsed_s - (self._answer_step_s or 0.0) if n_prompt < _count_tokens(chunks) else elapsed_s
             self.prefill_token_s = _smoothed(self.prefill_token_s, max(own_s, 0.0) / n_prompt)
+            if not self._interruptible:
+                fitting = int(MAX_WAIT_S / max(self.prefill_token_s, MIN_TOKEN_S))
+                fitting = max(1 << fitting.bit_length() >> 1, MIN_SHARED_CHUNK_TOKENS)  # few shapes: less to round
+                self._max_chunk_tokens = min(fitting, self._max_step_tokens)
 
     def limit_latency(self, n_tokens: int, longest_wait_s: float) -> None:
         """Halves later chunks if one of ``n_tokens`` could not have been interrupted for ``longest_wait_s``."""
+        if not self._interruptible:
+            return  # ``measured`` has seen to it
         if longest_wait_s > MAX_WAIT_S and n_tokens == self._max_chunk_tokens > MIN_CHUNK_TOKENS:
             self._max_chunk_tokens = max(MIN_CHUNK_TOKENS, n_tokens // 2)
 

@@ -28,6 +28,7 @@ from hearth.models.types import (
     GenerationRequest,
     PrefillProgress,
     TextDelta,
+    TokenLogprobs,
     Usage,
 )
 
@@ -63,6 +64,8 @@ class Sequence:
         self._stops = StopMatcher(request.stop)
         self._stopped = False  # by a stop string
         self._text: list[str] = []
+        self._logprobs: list[TokenLogprobs] = []
+        self._n_logprobs_sent = 0
         self._lock = threading.Lock()  # guards the step from WAITING to anything else
         self._submitted_s = time.monotonic()
         self.admitted_s = self._submitted_s
@@ -107,10 +110,12 @@ class Sequence:
 
     def guesses(self, n_max: int) -> list[int]:
         """Tokens that may follow the last one, to be checked in the same step."""
-        if self.speculation is None:
-            return []
-        n_left = self.request.max_tokens - len(self.output) - 1  # the step itself gives one token
-        return self.speculation.propose(self.output[-1], min(n_max, n_left))
+        return [] if self.speculation is None else self.speculation.propose(min(n_max, self.num_guessable))
+
+    @property
+    def num_guessable(self) -> int:
+        """Tokens that the answer may still have beside the one that a step gives anyway."""
+        return self.request.max_tokens - len(self.output) - 1
 
     def entry(self, index: int) -> Entry:
         n_prompt = len(self.prompt.entries)
@@ -168,6 +173,11 @@ class Sequence:
         self.note_token(token)
         return self._emit(self._detokenizer.push(piece))
 
+    def note_logprobs(self, found: TokenLogprobs | None) -> None:
+        """Takes the log-probabilities of the next token, if the request asked for them."""
+        if found is not None:
+            self._logprobs.append(found)
+
     def note_token(self, token: int) -> None:
         """Takes a sampled token without text."""
         if self._first_token_s is None:
@@ -202,7 +212,8 @@ class Sequence:
     def _show(self, text: str) -> None:
         if text:
             self._text.append(text)
-            self.events.put(TextDelta(text))
+            self.events.put(TextDelta(text, tuple(self._logprobs[self._n_logprobs_sent :])))
+            self._n_logprobs_sent = len(self._logprobs)
 
     def _finished(self, reason: FinishReason) -> Finished:
         cached = self.found.memory_tokens + self.found.disk_tokens
@@ -214,6 +225,7 @@ class Sequence:
             self._timings(),
             self.seed,
             self.found,
+            tuple(self._logprobs),
         )
 
     def _timings(self) -> EngineTimings:

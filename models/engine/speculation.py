@@ -1,4 +1,4 @@
-"""Prompt lookup: guesses what follows from what followed the same tokens before, checked in one step. Policy only.
+"""Guesses what follows, from what stood before or by a draft model; all are checked in one step. Policy only.
 
 After Saxena 2023 (prompt lookup decoding) and Leviathan et al. 2023 (arXiv 2211.17192). The model samples at every
 guessed place from its own distribution and the first difference ends the step, so the answer is the one it would have
@@ -16,7 +16,13 @@ SHORTEST_MATCH = 2
 MAX_GUESSES = 10
 MIN_STEPS_MEASURED = 3
 PROBE_EVERY = 32  # answers steps without a guess, after which one is tried again
+MAX_DRAFT_PROBE_EVERY = 1024  # the draft model's pauses double up to this: it has to read what it missed
+MIN_PLAIN_STEPS = 3  # measured before a draft model is asked, which would leave nothing to compare with
+MAX_PLAIN_AGE = 64  # steps with guesses, after which one without is measured again
 SMOOTHING = 0.15
+N_BINS = 10  # of probabilities
+PRIOR_WEIGHT = 4.0  # observations that what is believed at first counts for
+FORGETTING = 0.98  # by every further observation
 
 
 class NgramIndex:
@@ -54,63 +60,205 @@ class NgramIndex:
         return []
 
 
-class StepCosts:
-    """What a step of answers costs by its number of rows, measured; shared by all requests of an engine."""
+class Trial:
+    """One way of guessing: as many tokens as lately came true, and a pause where that does not pay."""
 
-    def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
-
-    def measured(self, n_rows: int, elapsed_s: float) -> None:
-        mean = self._seconds.get(n_rows)
-        self._seconds[n_rows] = elapsed_s if mean is None else (1 - SMOOTHING) * mean + SMOOTHING * elapsed_s
-
-    def ratio(self, n_rows: int, n_plain: int) -> float | None:
-        """Cost of a step of ``n_rows`` in steps of ``n_plain`` rows; None if either was not measured."""
-        wide, plain = self._seconds.get(n_rows), self._seconds.get(n_plain)
-        return wide / plain if wide is not None and plain else None
-
-
-class Speculation:
-    """The guesses of one request. It guesses as many tokens as lately came true, and stops where that does not pay."""
-
-    def __init__(self, prompt: Sequence[Entry], costs: StepCosts) -> None:
-        self._index = NgramIndex()
-        self._index.extend(prompt)
-        self._costs = costs
-        self._n_guesses = 4
-        self._gain: float | None = None  # tokens a guessing step gave per unit of cost, smoothed
-        self._n_measured = 0
+    def __init__(self, like: Trial | None = None, *, max_probe_every: int = PROBE_EVERY) -> None:
+        """``like`` is the same way in another text, where this one starts from."""
+        self._n_guesses = 4 if like is None else like._n_guesses
+        self._gain = None if like is None else like._gain  # tokens a guessing step gave per unit of cost, smoothed
+        self._n_measured = 0 if like is None else like._n_measured
+        self._probe_every = PROBE_EVERY if like is None else like._probe_every
+        self._max_probe_every = max_probe_every
         self._n_silent = 0
-        self.n_proposed = 0
-        self.n_accepted = 0
 
-    def note(self, tokens: Sequence[int]) -> None:
-        """Takes tokens of the answer."""
-        self._index.extend(tokens)
-
-    def propose(self, _last: int, n_max: int) -> list[int]:
-        """Guesses for the next tokens; empty if there are none or they do not pay."""
+    def n_wanted(self, n_max: int) -> int:
+        """How many tokens to guess in this step; 0 if they do not pay."""
         n = min(self._n_guesses, n_max)
         if n < 1:
-            return []
+            return 0
         if self._n_measured >= MIN_STEPS_MEASURED and self._gain is not None and self._gain < 1.0:
             self._n_silent += 1
-            if self._n_silent < PROBE_EVERY:
-                return []
+            if self._n_silent < self._probe_every:
+                return 0
             self._n_silent = 0
-        return self._index.continuation(n)
+            self._probe_every = min(2 * self._probe_every, self._max_probe_every)
+        return n
 
-    def checked(self, n_proposed: int, n_accepted: int) -> None:
-        """Learns how many of a step's guesses came true."""
+    def checked(self, n_proposed: int, n_accepted: int, gain: float) -> None:
+        """Learns how many of a step's guesses came true, and how many tokens the step gave per unit of cost."""
+        self._n_measured += 1
+        self._gain = gain if self._gain is None else (1 - SMOOTHING * 2) * self._gain + SMOOTHING * 2 * gain
+        if self._gain >= 1.0:
+            self._probe_every = PROBE_EVERY
         if not n_proposed:
             return
-        self.n_proposed += n_proposed
-        self.n_accepted += n_accepted
-        self._n_measured += 1
-        cost = self._costs.ratio(1 + n_proposed, 1)
-        gain = (1 + n_accepted) / cost if cost else 1.0 + n_accepted / n_proposed
-        self._gain = gain if self._gain is None else (1 - SMOOTHING * 2) * self._gain + SMOOTHING * 2 * gain
         if n_accepted == n_proposed:
             self._n_guesses = min(MAX_GUESSES, self._n_guesses + 2)
         elif n_accepted < n_proposed // 2:
             self._n_guesses = max(2, n_accepted + 1)
+
+
+class Calibration:
+    """How often a draft model's guesses come true, by the probability it gives them: small models are unsure of much
+    that is obvious to the large one, and what is drawn at a temperature comes true less often than what is greedy."""
+
+    def __init__(self) -> None:
+        self._n = [PRIOR_WEIGHT] * N_BINS
+        self._n_true = [PRIOR_WEIGHT * ((i + 0.5) / N_BINS) ** 0.5 for i in range(N_BINS)]
+
+    def rate(self, p: float) -> float:
+        """Share of guesses of probability ``p`` that come true."""
+        i = min(int(p * N_BINS), N_BINS - 1)
+        return self._n_true[i] / self._n[i]
+
+    def note(self, p: float, came_true: bool) -> None:
+        i = min(int(p * N_BINS), N_BINS - 1)
+        self._n[i] = FORGETTING * self._n[i] + 1
+        self._n_true[i] = FORGETTING * self._n_true[i] + came_true
+
+
+class StepCosts:
+    """What a step of answers takes by its requests and guesses, measured; shared by all requests of an engine."""
+
+    def __init__(self) -> None:
+        self.draft: Trial | None = None  # how the draft model did lately: a new request goes on from there
+        self.calibrations = {greedy: Calibration() for greedy in (True, False)}
+        self._seconds: dict[tuple[int, int], float] = {}
+        self._n_plain: dict[int, int] = {}  # requests in a step → steps measured without guesses
+        self._plain_age: dict[int, int] = {}  # steps since
+        self._last: tuple[int, int] | None = None
+
+    def measured(self, n_requests: int, n_guesses: int, elapsed_s: float) -> None:
+        """A step of answers only, all of whose guesses came to ``n_guesses``."""
+        key = self._last = (n_requests, n_guesses)
+        mean = self._seconds.get(key)
+        self._seconds[key] = elapsed_s if mean is None else (1 - SMOOTHING) * mean + SMOOTHING * elapsed_s
+        if n_guesses:
+            self._plain_age[n_requests] = self._plain_age.get(n_requests, 0) + 1
+        else:
+            self._n_plain[n_requests] = self._n_plain.get(n_requests, 0) + 1
+            self._plain_age[n_requests] = 0
+
+    def mixed(self) -> None:
+        """A step that had something else in it: what it took says nothing about guesses."""
+        self._last = None
+
+    def plain_is_known(self, n_requests: int) -> bool:
+        """Whether steps of so many requests were measured without guesses lately."""
+        n_plain, age = self._n_plain.get(n_requests, 0), self._plain_age.get(n_requests, 0)
+        return n_plain >= MIN_PLAIN_STEPS and age < MAX_PLAIN_AGE
+
+    def of_guesses(self, n_own: int, draft_s: float) -> float | None:
+        """What the last step cost for the request that had ``n_own`` of its guesses, in steps without any: 1 if they
+        were free. What others had to wait is its cost too. None if that is not known."""
+        if self._last is None:
+            return None
+        n_requests, n_guesses = self._last
+        plain_s = self._seconds.get((n_requests, 0))
+        if not plain_s or not n_guesses:
+            return None
+        extra_s = (self._seconds[self._last] - plain_s) * n_own / n_guesses + draft_s
+        return 1.0 + n_requests * extra_s / plain_s
+
+    def of_drafting(self, n_requests: int, draft_s: float) -> float | None:
+        """As ``of_guesses``, where the draft model had no guess."""
+        plain_s = self._seconds.get((n_requests, 0))
+        return 1.0 + n_requests * draft_s / plain_s if plain_s else None
+
+
+class Speculation:
+    """The guesses of one request: by lookup where its text has stood before, else by a draft model if there is one."""
+
+    def __init__(
+        self,
+        prompt: Sequence[Entry],
+        costs: StepCosts,
+        *,
+        lookup: bool = True,
+        draft: bool = False,
+        greedy: bool = True,
+    ) -> None:
+        self.calibration = costs.calibrations[greedy]
+        self._costs = costs
+        self._index = NgramIndex() if lookup else None
+        self._lookup = Trial()
+        self._draft = Trial(costs.draft, max_probe_every=MAX_DRAFT_PROBE_EVERY) if draft else None
+        self.text: list[int] = []  # what a draft model goes by: no pictures
+        self._guesses: list[int] | None = None  # for the next step, if they were made already
+        self._draft_s: float | None = None  # what they took, if a draft model made them
+        self._probabilities: list[float] = []  # that it gave them
+        self._n_drafting = 0  # tokens asked of the draft model, which may have to read before
+        self._n_paused = 0
+        self._extend(prompt)
+
+    def note(self, tokens: Sequence[int]) -> None:
+        """Takes tokens of the answer."""
+        self._extend(tokens)
+        self._guesses = None
+
+    def pause(self) -> None:
+        """Guesses nothing for a while: there is no room."""
+        self._n_paused = PROBE_EVERY
+        self._guesses = self._draft_s = None
+
+    def n_drafts_wanted(self, n_max: int, n_requests: int) -> int:
+        """How many tokens, at most ``n_max``, the draft model is to guess for the next step of ``n_requests``. 0 if
+        lookup knows some, if drafts do not pay, or until a step without guesses was measured to compare with."""
+        if self._draft is None or self._n_paused:
+            return 0
+        if self._guesses is None:
+            self._guesses = self._look_up(n_max)
+        if self._guesses or self._draft_s is not None or not self._costs.plain_is_known(n_requests):
+            return 0
+        self._n_drafting = self._n_drafting or self._draft.n_wanted(n_max)
+        return min(self._n_drafting, n_max)
+
+    def take_drafts(self, tokens: list[int], probabilities: list[float], n_requests: int, elapsed_s: float) -> None:
+        """Takes the guesses of the draft model, which took ``elapsed_s``."""
+        assert self._draft is not None
+        self._guesses, self._draft_s, self._n_drafting = tokens, elapsed_s, 0
+        self._probabilities = probabilities
+        cost = None if tokens else self._costs.of_drafting(n_requests, elapsed_s)
+        if cost is not None:
+            self._learn_of_drafts(0, 0, 1 / cost)
+
+    def propose(self, n_max: int) -> list[int]:
+        """Guesses for the next tokens; empty if there are none or they do not pay."""
+        if self._n_paused:
+            self._n_paused -= 1
+            return []
+        guesses = (self._look_up(n_max) if self._guesses is None else self._guesses)[: max(n_max, 0)]
+        if not guesses:
+            self._draft_s = None
+        return guesses
+
+    def checked(self, n_proposed: int, n_accepted: int) -> None:
+        """Learns how many of a step's guesses came true."""
+        draft_s, self._draft_s = self._draft_s, None
+        if not n_proposed:
+            return
+        cost = self._costs.of_guesses(n_proposed, draft_s or 0.0)
+        if draft_s is None:
+            gain = (1 + n_accepted) / cost if cost else 1.0 + n_accepted / n_proposed
+            self._lookup.checked(n_proposed, n_accepted, gain)
+            return
+        for i, p in enumerate(self._probabilities[: min(n_accepted + 1, n_proposed)]):
+            self.calibration.note(p, i < n_accepted)
+        if cost:
+            self._learn_of_drafts(n_proposed, n_accepted, (1 + n_accepted) / cost)
+
+    def _learn_of_drafts(self, n_proposed: int, n_accepted: int, gain: float) -> None:
+        assert self._draft is not None
+        self._draft.checked(n_proposed, n_accepted, gain)
+        self._costs.draft = self._draft
+
+    def _extend(self, tokens: Sequence[Entry]) -> None:
+        if self._index is not None:
+            self._index.extend(tokens)
+        if self._draft is not None:
+            self.text.extend(token for token in tokens if isinstance(token, int))
+
+    def _look_up(self, n_max: int) -> list[int]:
+        n = self._lookup.n_wanted(n_max) if self._index is not None else 0
+        return self._index.continuation(n) if self._index is not None and n else []

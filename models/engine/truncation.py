@@ -92,8 +92,8 @@ def _fewest_sorted(keys: NDArray[Any], weights: NDArray[Any], wanted: float) -> 
 def log_probabilities(logits: Logits, token: int, n_top: int) -> TokenLogprobs:
     """Of ``token`` and of the ``n_top`` likeliest; equal ones in the order of their ids."""
     best = float(logits.max())
-    log_total = best + math.log(float(np.exp(logits - best).sum()))
+    log_total = math.log(float(np.exp(logits - best).sum()))
     top = likeliest(logits, best, n_top) if n_top else np.zeros(0, np.intp)
     top = top[np.argsort(-logits[top], kind="stable")][:n_top]
-    reported = tuple((int(index), float(logits[index]) - log_total) for index in top)
-    return TokenLogprobs(token, float(logits[token]) - log_total, reported)
+    reported = tuple((int(index), float(logits[index]) - best - log_total) for index in top)
+    return TokenLogprobs(token, float(logits[token]) - best - log_total, reported)

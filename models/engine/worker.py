@@ -16,11 +16,10 @@ import threading
 import time
 import traceback
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,12 +113,15 @@ class Outbox:
 
     def _write(self) -> None:
         while not self._queue.empty():
-            batch = []
+            batch: list[object] = []
             while len(batch) < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            # the parent is gone: the reader notices too
-            with suppress(OSError):
+            try:
                 self._channel.send(batch)
+            except OSError:
+                pass  # the parent is gone: the reader notices too
+            except Exception:
+                _die()  # what cannot be pickled takes its batch along, and somebody would wait for ever
 
 
 class ParentLog(logging.Handler):
@@ -269,9 +271,8 @@ class Worker:
                 self._take(message)
         except (EOFError, OSError):
             self._leave_an_absent_parent()
-        except Exception:  # nobody would read on: the parent must learn of it
-            traceback.print_exc()
-            os._exit(1)
+        except Exception:
+            _die()  # nobody would read on
         self._ending.set()
 
     def _leave_an_absent_parent(self) -> None:
@@ -353,6 +354,12 @@ class Worker:
         if self._engine is None:
             raise EngineError("the model is not loaded yet")
         return self._engine
+
+
+def _die() -> NoReturn:
+    """After a fault in this module: the parent learns of the exception that is being handled by the exit."""
+    traceback.print_exc()
+    os._exit(1)
 
 
 def _record(error: Exception) -> messages.ErrorRecord:

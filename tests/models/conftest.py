@@ -6,18 +6,27 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from hearth.models.engine import EngineOptions, LlamaEngine
 
-# the writer is a plain module beside this file, so that other test folders can load it by path too
-_spec = importlib.util.spec_from_file_location("tiny_gguf", Path(__file__).with_name("tiny_gguf.py"))
-assert _spec is not None
-assert _spec.loader is not None
-tiny_gguf = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("tiny_gguf", tiny_gguf)
-_spec.loader.exec_module(tiny_gguf)
+
+def _load_beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+# the writers are plain modules beside this file, so that other test folders can load them by path too
+tiny_gguf = _load_beside("tiny_gguf")
+_load_beside("tiny_architectures")
+_load_beside("tiny_lora")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gguf
@@ -58,8 +59,14 @@ def write_tiny_gguf(
     eos_token_id: int | None = None,
     chat_template: str | None = CHAT_TEMPLATE,
     architecture: str = "llama",
+    tied: bool = False,
+    metadata: Mapping[str, float | str] | None = None,
+    change: Callable[[str, NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> Path:
-    """Writes the file and returns its path. Equal arguments give equal files."""
+    """Writes the file and returns its path. Equal arguments give equal files.
+
+    ``metadata`` are further keys, of floats and strings; ``change`` gets each tensor and gives what is written.
+    """
     rng = np.random.default_rng(seed)
     tokens, merges = vocabulary()
     writer = gguf.GGUFWriter(path, architecture)
@@ -87,21 +94,28 @@ def write_tiny_gguf(
     def weights(*shape: int) -> NDArray[np.float32]:
         return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), np.float32)
 
+    for key, value in (metadata or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_float32)(key, value)
+
+    def add(name: str, values: NDArray[np.float32]) -> None:
+        writer.add_tensor(name, values if change is None else np.ascontiguousarray(change(name, values), np.float32))
+
     n_kv = n_embd // n_head * n_head_kv
-    writer.add_tensor("token_embd.weight", weights(len(tokens), n_embd) * np.float32(4))
-    writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
-    writer.add_tensor("output.weight", weights(len(tokens), n_embd) * np.float32(4))
+    add("token_embd.weight", weights(len(tokens), n_embd) * np.float32(4))
+    add("output_norm.weight", np.ones(n_embd, np.float32))
+    if not tied:
+        add("output.weight", weights(len(tokens), n_embd) * np.float32(4))
     for layer in range(n_layer):
         block = f"blk.{layer}"
-        writer.add_tensor(f"{block}.attn_norm.weight", np.ones(n_embd, np.float32))
-        writer.add_tensor(f"{block}.ffn_norm.weight", np.ones(n_embd, np.float32))
-        writer.add_tensor(f"{block}.attn_q.weight", weights(n_embd, n_embd) * np.float32(2))
-        writer.add_tensor(f"{block}.attn_k.weight", weights(n_kv, n_embd) * np.float32(2))
-        writer.add_tensor(f"{block}.attn_v.weight", weights(n_kv, n_embd) * np.float32(2))
-        writer.add_tensor(f"{block}.attn_output.weight", weights(n_embd, n_embd) * np.float32(2))
-        writer.add_tensor(f"{block}.ffn_gate.weight", weights(n_ff, n_embd))
-        writer.add_tensor(f"{block}.ffn_up.weight", weights(n_ff, n_embd))
-        writer.add_tensor(f"{block}.ffn_down.weight", weights(n_embd, n_ff))
+        add(f"{block}.attn_norm.weight", np.ones(n_embd, np.float32))
+        add(f"{block}.ffn_norm.weight", np.ones(n_embd, np.float32))
+        add(f"{block}.attn_q.weight", weights(n_embd, n_embd) * np.float32(2))
+        add(f"{block}.attn_k.weight", weights(n_kv, n_embd) * np.float32(2))
+        add(f"{block}.attn_v.weight", weights(n_kv, n_embd) * np.float32(2))
+        add(f"{block}.attn_output.weight", weights(n_embd, n_embd) * np.float32(2))
+        add(f"{block}.ffn_gate.weight", weights(n_ff, n_embd))
+        add(f"{block}.ffn_up.weight", weights(n_ff, n_embd))
+        add(f"{block}.ffn_down.weight", weights(n_embd, n_ff))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -35,7 +35,7 @@ MODEL = "model a"
 BUDGET = 1 << 30
 MEMORY = Path("/dev/shm")
 
-Path_ = tuple[int | str, ...]  # all entries from the first one to the end of a block
+Prefix = tuple[int | str, ...]  # all entries from the first one to the end of a block
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def put_chain(
 ) -> list[str]:
     """Puts blocks below each other; returns their keys."""
     keys: list[str] = []
-    path: Path_ = ()
+    path: Prefix = ()
     for entries in blocks:
         path += tuple(entries)
         parent = keys[-1] if keys else ""
@@ -73,7 +73,7 @@ def flat(blocks: Sequence[Sequence[int | str]]) -> list[int | str]:
     return [entry for entries in blocks for entry in entries]
 
 
-def n_shared(a: Path_, b: Path_) -> int:
+def n_shared(a: Prefix, b: Prefix) -> int:
     return next((n for n, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))
 
 
@@ -83,7 +83,7 @@ def matched(store: KvBlockStore, entries: Sequence[int | str], model: str = MODE
 
 def check_match(store: KvBlockStore, entries: Sequence[int | str]) -> int:
     """Whatever is found must be what was put. Returns how many blocks were read."""
-    path: Path_ = ()
+    path: Prefix = ()
     n_read = 0
     for block in store.match(MODEL, entries):
         assert block.entries[: block.n_matched] == tuple(entries[len(path) : len(path) + block.n_matched])
@@ -235,9 +235,9 @@ class Model:
     """What the store should hold, by looking at everything. All is put without owners."""
 
     def __init__(self) -> None:
-        self.blocks: dict[str, tuple[str, Path_]] = {}  # key → parent, entries
+        self.blocks: dict[str, tuple[str, Prefix]] = {}  # key → parent, entries
 
-    def put(self, key: str, parent: str, entries: Path_) -> None:
+    def put(self, key: str, parent: str, entries: Prefix) -> None:
         if key in self.blocks or (parent and parent not in self.blocks):
             return
         above = {one for one, _ in self.blocks.values()}
@@ -246,7 +246,7 @@ class Model:
                 del self.blocks[other]
         self.blocks[key] = (parent, entries)
 
-    def match(self, entries: Path_) -> list[tuple[str, int]]:
+    def match(self, entries: Prefix) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = []
         parent, left = "", entries
         while left:
@@ -267,7 +267,7 @@ class Model:
 
 def test_matches_are_those_of_brute_force(store: KvBlockStore) -> None:
     rng = random.Random(7)
-    for tree in range(25):
+    for tree in range(15):
         model, fingerprint = Model(), f"tree {tree}"
         parts: list[int | str] = [1, 2, 256, "p"] if tree % 2 else [1, 2]
         keys = [""]
@@ -477,8 +477,8 @@ def test_beyond_the_budget_leaves_go_first_the_longest_unused_ahead(folder: Path
         assert files(folder) == {*a, b[0], c}
         d = store.put(MODEL, c, [7], bytes(500))
         store.flush()
-        assert files(folder) == {a[0], a[1], c, d} - {a[1]} or files(folder) == {a[0], c, d}
-        assert store.stats().n_bytes <= 1000
+        assert files(folder) == {a[0], c, d}
+        assert store.stats().n_bytes == 900
         assert store.stats().n_evicted == 4
         check_folder(folder)
 

@@ -1,0 +1,80 @@
+"""Rows against llama-server, both over HTTP, with the same prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from figures import Figure, say
+from http_client import completion, stream
+from ours import Run, middle, rounded, temporary_folder
+from peers import Server, cells, llama_server, our_server
+
+SPARE = 256
+
+
+def server_restore(run: Run) -> Iterator[Figure]:
+    """A chat asked again after both servers were restarted: llama-server's slot is saved and restored by hand."""
+    n = run.sizes.prefix
+    ours, theirs, cold_ours, cold_theirs = [], [], [], []
+    for i in range(run.repeats):
+        body = completion(run.prompt(600 + i, n), 1)
+        with temporary_folder() as folder:
+            with our_server(run, folder, n_ctx=n + SPARE) as server:
+                cold_ours.append(stream(server.port, body).ttft_s)
+                server.post("/flush", {})
+            with our_server(run, folder, n_ctx=n + SPARE) as server:
+                ours.append(stream(server.port, body).ttft_s)
+        with temporary_folder() as folder:
+            with llama_server(run, folder, n_ctx=n + SPARE) as server:
+                cold_theirs.append(stream(server.port, {**body, "id_slot": 0}).ttft_s)
+                server.post("/slots/0?action=save", {"filename": "slot.bin"})
+            with llama_server(run, folder, n_ctx=n + SPARE) as server:
+                started_s = time.perf_counter()
+                server.post("/slots/0?action=restore", {"filename": "slot.bin"})
+                theirs.append(stream(server.port, {**body, "id_slot": 0}).first_s - started_s)
+        say(f"server_restore {i + 1}/{run.repeats}: ours {ours[-1]:.4f} s, llama-server {theirs[-1]:.4f} s")
+    details = {
+        "ours_s": rounded(ours, 5),
+        "llama_server_s": rounded(theirs, 5),
+        "ours_cold_s": rounded(cold_ours),
+        "llama_server_cold_s": rounded(cold_theirs),
+    }
+    name = "TTFT after restart ÷ llama-server with a slot restored by hand"
+    yield Figure("server_restore", name, middle(ours) / middle(theirs), 1.0, True, details)
+
+
+def server_chats(run: Run) -> Iterator[Figure]:
+    """Chats that arrive together; the time until all have their answers. llama-server in its better KV mode."""
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {"separate": [], "unified": []}
+    for i in range(run.repeats):
+        prompts = [run.prompt(700 + 20 * i + chat, run.sizes.chat_prompt) for chat in range(run.sizes.n_chats)]
+        with temporary_folder() as folder:
+            with our_server(run, folder, n_ctx=cells(run), n_slots=run.sizes.n_chats) as server:
+                ours.append(_together_s(server, prompts, run.sizes.chat_answer))
+            for mode, seconds in theirs.items():
+                with llama_server(
+                    run, folder, n_ctx=cells(run), n_slots=run.sizes.n_chats, unified=mode == "unified"
+                ) as server:
+                    seconds.append(_together_s(server, prompts, run.sizes.chat_answer))
+        found = ", ".join(f"{mode} {seconds[-1]:.2f} s" for mode, seconds in theirs.items())
+        say(f"server_chats {i + 1}/{run.repeats}: ours {ours[-1]:.2f} s, llama-server {found}")
+    best = min(theirs, key=lambda mode: middle(theirs[mode]))
+    details = {
+        "ours_s": rounded(ours),
+        **{f"llama_server_{mode}_s": rounded(seconds) for mode, seconds in theirs.items()},
+        "better_mode": best,
+    }
+    name = f"{run.sizes.n_chats} chats together ÷ llama-server with {run.sizes.n_chats} slots, speed"
+    yield Figure("server_chats", name, middle(theirs[best]) / middle(ours), 1.0, False, details)
+
+
+def _together_s(server: Server, prompts: list[list[int]], n_tokens: int) -> float:
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        answers = list(pool.map(lambda prompt: stream(server.port, completion(prompt, n_tokens)), prompts))
+    short = [answer.n_tokens for answer in answers if answer.n_tokens != n_tokens]
+    if short:
+        raise SystemExit(f"answers ended after {short} of {n_tokens} tokens; use another --seed")
+    return max(answer.ended_s for answer in answers) - min(answer.sent_s for answer in answers)

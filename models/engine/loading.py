@@ -1,0 +1,123 @@
+"""Loads what an engine runs on, in the order that llama.cpp needs: model, adapters, context, draft model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from ctypes import c_float
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hearth.models.cpu import physical_cores
+from hearth.models.engine.draft import DraftModel
+from hearth.models.engine.options import EngineOptions
+from hearth.models.engine.rope import choose_n_ctx, choose_rope, fingerprint_of_rope, n_positions
+from hearth.models.fingerprint import model_fingerprint
+from hearth.models.gguf_header import GgufHeader, check_gguf
+from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel, build_id
+from hearth.models.llama_adapters import LlamaAdapter
+from hearth.models.types import ModelInfo
+
+SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What an engine owns of native code. ``close()`` frees it in the right order."""
+
+    model: LlamaModel
+    context: LlamaContext
+    info: ModelInfo
+    draft: DraftModel | None = None
+    _owned: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], bool] | None = None) -> EngineParts:
+    """``progress`` gets 0..1 while the model is read and returns False to stop.
+
+    Raises ModelFileError (what is wrong with which file), RequestError (an option that this model cannot have) and
+    EngineError (stopped, or not enough memory).
+    """
+    header = check_gguf(path)
+    with ExitStack() as owned:
+        model = LlamaModel.load(path, n_gpu_layers=options.n_gpu_layers, progress=progress)
+        owned.callback(model.close)
+        adapters: list[tuple[LlamaAdapter, float]] = []
+        for lora in options.lora:
+            adapter = LlamaAdapter.load(model, lora.path, header)
+            owned.callback(adapter.close)
+            adapters.append((adapter, c_float(lora.scale).value))
+        context = LlamaContext(model, _context_options(model, options, header))
+        owned.callback(context.close)
+        if adapters:
+            context.set_adapters([(adapter.handle, scale) for adapter, scale in adapters])
+        draft = _load_draft(context, options, progress) if options.draft_model is not None else None
+        if draft is not None:
+            owned.callback(draft.close)
+        settings = (
+            build_id(),
+            options.kv_type,
+            f"flash_attention={options.flash_attention}",
+            fingerprint_of_rope(context.options.rope, header, context.n_ctx),
+            # one that is added zero times changes nothing; the others' order does not matter
+            *sorted(f"lora={adapter.sha256}*{scale!r}" for adapter, scale in adapters if scale),
+        )
+        info = _model_info(model, context, model_fingerprint(header, *settings))
+        info = replace(info, n_ctx=min(context.n_ctx, n_positions(model, header) or context.n_ctx))
+        return EngineParts(model, context, info, draft, owned.pop_all())
+
+
+def _load_draft(target: LlamaContext, options: EngineOptions, progress: Callable[[float], bool] | None) -> DraftModel:
+    assert options.draft_model is not None
+    # the second time over the same progress would run backwards
+    goes_on = None if progress is None else lambda _: progress(1.0)
+    model = LlamaModel.load(options.draft_model, n_gpu_layers=options.n_gpu_layers, progress=goes_on)
+    try:
+        return DraftModel(model, target, _token_threads(model, options))
+    except BaseException:
+        model.close()
+        raise
+
+
+def _context_options(model: LlamaModel, options: EngineOptions, header: GgufHeader) -> ContextOptions:
+    n_ctx = choose_n_ctx(options, model)
+    n_batch = min(options.n_batch, n_ctx)
+    return ContextOptions(
+        n_ctx=n_ctx,
+        n_batch=max(n_batch, options.n_sequences + 1),  # llama.cpp wants room for a row of every sequence
+        n_ubatch=min(options.n_ubatch, n_batch),
+        n_seq_max=options.n_sequences + 1,  # blocks pass through the last one
+        n_threads=_token_threads(model, options),
+        n_threads_batch=options.n_threads or physical_cores(),
+        kv_type=options.kv_type,
+        flash_attention=options.flash_attention,
+        rope=choose_rope(options, model, header, n_ctx),
+    )
+
+
+def _token_threads(model: LlamaModel, options: EngineOptions) -> int:
+    """For one token at a time."""
+    if options.n_threads is None and model.n_params < SMALL_MODEL_PARAMS:
+        return 1
+    return options.n_threads or physical_cores()
+
+
+def _model_info(model: LlamaModel, context: LlamaContext, fingerprint: str) -> ModelInfo:
+    return ModelInfo(
+        name=model.metadata("general.name") or model.path.stem,
+        path=model.path,
+        fingerprint=fingerprint,
+        n_ctx=context.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_embd=model.n_embd_inp,  # the width of what embed() gives; wider than the model's own in a few architectures
+        n_vocab=model.n_vocab,
+        n_params=model.n_params,
+        size_bytes=model.size_bytes,
+        chat_template=model.chat_template,
+        bos_token=model.special_token("bos"),
+        eos_token=model.special_token("eos"),
+        add_bos=model.add_bos,
+    )
