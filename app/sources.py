@@ -12,6 +12,7 @@ from hearth.store.records import SearchHit
 
 MIN_PASSAGE_CHARS = 80  # a passage is not cut shorter than this to make it fit
 _CHARS_PER_TOKEN = 3  # a cautious guess, corrected by counting
+_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bNo)(?<!\b\w)([.!?])(?=\s+[^a-z\s]|\s*$)")
 _REFERENCE = re.compile(r"\[(\d{1,3})\]")
 
 CountTokens = Callable[[str], int]
@@ -41,12 +42,12 @@ def number_sources(hits: Sequence[SearchHit], query: str, budget_tokens: int, co
             continue
         number = len(citations) + 1
         head = f"[{number}] {_label(hit)}: "
-        span = _fit(hit.passage.text, query, left - count(head) - 1, count)
+        span = _fit(hit.passage.text, query, left - count(head) - 1, lambda text: count(mark_sentences(text, 1)))
         if span is None:
             continue
         start, end = span
         text = hit.passage.text[start:end]
-        line = head + _one_line(text)
+        line = head + mark_sentences(text, number)
         lines.append(line)
         left -= count(line) + 1
         citations.append(
@@ -66,6 +67,12 @@ def number_sources(hits: Sequence[SearchHit], query: str, budget_tokens: int, co
     return Sources("Sources:\n" + "\n".join(lines) + "\n\n", tuple(citations))
 
 
+def mark_sentences(text: str, number: int) -> str:
+    """``text`` on one line, every sentence ending in ``[number]`` as answers are to: the number is where it is needed."""
+    marked, n_marks = _SENTENCE_END.subn(rf" [{number}]\1", _one_line(text))
+    return marked if n_marks and marked[-1:] in ".!?" else f"{marked} [{number}]"
+
+
 def mark_used(citations: Sequence[Citation], answer: str) -> tuple[Citation, ...]:
     """``citations`` with ``used`` set where ``answer`` refers to them as [n]."""
     named = {int(number) for number in _REFERENCE.findall(answer)}
@@ -83,12 +90,12 @@ def _one_line(text: str) -> str:
 
 
 def _fit(text: str, query: str, budget_tokens: int, count: CountTokens) -> tuple[int, int] | None:
-    if count(_one_line(text)) <= budget_tokens:
+    if count(text) <= budget_tokens:
         return 0, len(text)
     max_chars = budget_tokens * _CHARS_PER_TOKEN
     while max_chars >= MIN_PASSAGE_CHARS:
         start, end = focus(text, query, max_chars)
-        if start < end and count(_one_line(text[start:end])) <= budget_tokens:
+        if start < end and count(text[start:end]) <= budget_tokens:
             return start, end
         max_chars = max_chars * 2 // 3
     return None

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,26 +78,15 @@ class Run:
         return [int(token) for token in np.load(path)]
 
 
-def make(path: Path, options: EngineOptions, *, min_worth_s: float | None = None, **arguments: Any) -> Any:
-    """As ``make_engine``; prefixes that are computed in less than ``min_worth_s`` are saved too."""
-    from hearth.models.engine import disk_cache
-
-    if min_worth_s is not None:
-        disk_cache.MIN_WORTH_S = min_worth_s
-    return make_engine(path, options, **arguments)
-
-
 def make_saving_all(path: Path, options: EngineOptions, **arguments: Any) -> Any:
     """As ``make_engine``; every prefix is saved, however quickly it is computed."""
-    return make(path, options, min_worth_s=0.0, **arguments)
+    return make_engine(path, replace(options, kv_min_worth_s=0.0), **arguments)
 
 
 @contextmanager
 def opened(run: Run, *, n_ctx: int, kv: Path | None = None, model: Path | None = None, **options: Any) -> Iterator[Any]:
     """An engine (types.Engine), closed at the end. Guessing of tokens is off unless asked for."""
     arguments: dict[str, Any] = {"kv": KvFolder(kv, KV_BUDGET_BYTES) if kv is not None else None}
-    if run.quick:
-        arguments["min_worth_s"] = 0.0
     chosen = EngineOptions(
         **{
             "n_ctx": n_ctx,
@@ -106,16 +95,17 @@ def opened(run: Run, *, n_ctx: int, kv: Path | None = None, model: Path | None =
             "n_threads": run.n_threads,
             "prompt_lookup": False,
             "n_gpu_layers": run.n_gpu_layers,
+            **({"kv_min_worth_s": 0.0} if run.quick else {}),
             **options,
         }
     )
     path = model or run.model
     if run.in_thread:
-        engine = make(path, chosen, **arguments)
+        engine = make_engine(path, chosen, **arguments)
     else:
         from hearth.models.engine.process import ProcessEngine
 
-        engine = ProcessEngine.load(path, chosen, make_engine=make, **arguments)
+        engine = ProcessEngine.load(path, chosen, make_engine=make_engine, **arguments)
     try:
         yield engine
     finally:

@@ -330,6 +330,7 @@ class LlamaContext:
             )
         self.n_ctx = int(native.llama_n_ctx(self._handle))
         self._memory = native.llama_get_memory(self._handle)
+        self._logits_row = ctypes.c_float * model.n_vocab
         self._make_batch(int(native.llama_n_batch(self._handle)))
 
     def _make_batch(self, n_batch: int) -> None:
@@ -410,7 +411,8 @@ class LlamaContext:
         pointer = native.llama_get_logits_ith(self.handle, row)
         if not pointer:
             raise EngineError(f"no logits for row {row} of the batch")
-        return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
+        # np.ctypeslib.as_array takes five times as long, for every token
+        return np.frombuffer(self._logits_row.from_address(ctypes.addressof(pointer.contents)), np.float32)
 
     def set_adapters(self, adapters: Sequence[tuple[Any, float]]) -> None:
         """Adds these adapters (native handles of ones loaded before the context was made), each times its scale, to

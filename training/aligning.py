@@ -1,9 +1,9 @@
 """The stages of the vision half: "clip", contrastive with words besides, and "words", once the language model has read.
 
-Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number, elsewhere
-the colour of the background. The words are scored against the language model's own word vectors, without a pass through
-the language model, so that many more pictures are seen than in the stages with answers; and what a visual token says
-and where it lies is then as easy to look up as a word in a text.
+Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number,
+elsewhere the colour of the background. The words are scored against the language model's own word vectors, without a
+pass through the language model, so that many more pictures are seen than in the stages with answers; and what a visual
+token says and where it lies is then as easy to look up as a word in a text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def words_of(scene: Scene, thing: Thing) -> list[tuple[str, float]]:
 
 
 def words_by_cell(scene: Scene) -> dict[int, tuple[list[tuple[str, float]], float]]:
-    """Visual token → its words and the token's weight. Tokens outside the picture (of the padded square) are left out."""
+    """Visual token → its words and the token's weight. Tokens on the padding of a picture are left out."""
     width, height = scene.image.size
     half = (width / max(width, height) / 2, height / max(width, height) / 2)
     asked: dict[int, tuple[list[tuple[str, float]], float]] = {}

@@ -28,9 +28,11 @@ from training.smalltalk import Talker
 from training.texts import Writer
 
 PICTURE_CHATS_PER_STEP = 20
+REMINDERS_PER_STEP = 10  # picture chats of the stage "answers"
 TALKS_PER_STEP = 24
 TOLD_SHARE = 0.3  # of the talks, beside what the talker gives: facts told and asked for
 GROUNDED_PER_STEP = 16
+GROUNDED_ALONE_PER_STEP = 24  # in the stage "answers"
 ROW_TOKENS = 192
 CLIP_WEIGHT = 0.1  # keeps pictures and captions in one space while the image tower goes on learning
 TALK_WEIGHT = 0.5
@@ -61,6 +63,8 @@ class Conversing:
         self.composer = Composer(self.pool or painter, Examiner(self.rng), self.talker)
         self.writer = Writer(self.rng)
         self.device = device
+        self.vision_learns = vision_learns
+        self.n_grounded = GROUNDED_PER_STEP if vision_learns else GROUNDED_ALONE_PER_STEP
         self.drills = Drills(self.writer, tokenizer, [])
         self._clip_loss = ClipLoss()
         self._step = 0
@@ -76,8 +80,8 @@ class Conversing:
                 talks = [self._talk() for _ in range(TALKS_PER_STEP)]
                 rows = pack_chats(talks, self.tokenizer, self.rng, 0)
                 terms["talk"] = TALK_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
-            else:
-                rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, max(progress, 0.3))
+            if self._step % 6 not in (0, 3) or not self.vision_learns:
+                rows = grounded_rows(self.writer, self.tokenizer, self.n_grounded, max(progress, 0.3))
                 terms["grounded"] = GROUNDED_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
         return terms
 
@@ -85,7 +89,8 @@ class Conversing:
         return self.talker.told() if self.talker.rng.random() < TOLD_SHARE else self.talker.garbled()
 
     def _pictures(self) -> dict[str, Tensor]:
-        drawn = [self.composer.picture_chat() for _ in range(PICTURE_CHATS_PER_STEP)]
+        number = PICTURE_CHATS_PER_STEP if self.vision_learns else REMINDERS_PER_STEP
+        drawn = [self.composer.picture_chat() for _ in range(number)]
         scenes = [scene for chat in drawn for scene in chat.scenes]
         chats = [chat.chat for chat in drawn]
         rows = self._moved(pack_chats(chats, self.tokenizer, self.rng, N_VISUAL_TOKENS, row_tokens=ROW_TOKENS))

@@ -24,8 +24,8 @@ from training.pocket_network import PocketNetwork
 from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("clip", "text", "words", "answers", "chat", "export")
-SHARES = {"clip": 0.2, "text": 0.3, "words": 0.2, "answers": 0.2, "chat": 0.1}  # of the budget
+STAGES = ("clip", "text", "words", "chat", "answers", "export")
+SHARES = {"clip": 0.2, "text": 0.25, "words": 0.1, "chat": 0.25, "answers": 0.2}  # of the budget
 N_EMBD = 256
 
 log = logging.getLogger("training.pocket")
@@ -99,15 +99,14 @@ def main() -> None:
         aligning.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 3, clip_weight=0.1)
     if conversing.load_stage(recipe.runs / "words.pt", vision, "vision."):
         log.info("visual tokens are aligned with words")
-    if "answers" in recipe.stages:
-        plan = recipe.plan("answers", 8e-4)
-        conversing.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 10, vision_learns=False)
-    if conversing.load_stage(recipe.runs / "answers.pt", language, "language."):
-        log.info("the language model reads visual tokens")
     if "chat" in recipe.stages:
         conversing.run(recipe.plan("chat", 8e-4), network, load_sprites(recipe.data), tokenizer, recipe.seed)
+    conversing.load_stage(recipe.runs / "chat.pt", network)
+    if "answers" in recipe.stages:
+        plan = recipe.plan("answers", 6e-4)
+        conversing.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 10, vision_learns=False)
     if "export" in recipe.stages:
-        conversing.load_stage(recipe.runs / "chat.pt", network)
+        conversing.load_stage(recipe.runs / "answers.pt", network)
         export_all(vision, config, language, tokenizer, recipe.out)
 
 

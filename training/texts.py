@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from hearth.sources import mark_sentences
 from training.chats import Chat, Message
 from training.facts import FACT_KINDS, FactKind
 from training.invented import Inventor
@@ -170,7 +171,7 @@ class Writer:
             rng.shuffle(sentences)
         budget = max_words // n_passages
         kept = [self._shorten(sentences, targets, budget) for sentences in passages]
-        lines = [f"[{i + 1}] {self._title()}: {text}" for i, text in enumerate(kept)]
+        lines = [f"[{i + 1}] {self._title()}: {mark_sentences(text, i + 1)}" for i, text in enumerate(kept)]
         messages = []
         order = list(range(len(asked)))
         rng.shuffle(order)
@@ -191,7 +192,7 @@ class Writer:
             sentences = [
                 self.filler() if rng.random() < 0.6 else self.statement(self.fact()) for _ in range(rng.randint(2, 4))
             ]
-            lines.append(f"[{i + 1}] {self._title()}: {' '.join(sentences)}")
+            lines.append(f"[{i + 1}] {self._title()}: {mark_sentences(' '.join(sentences), i + 1)}")
         asked = self.fill(rng.choice(_NO_SOURCE_QUESTIONS)) if rng.random() < 0.3 else self.question(self.fact())
         text = "Sources:\n" + "\n".join(lines) + "\n\n" + self.spoken_or_typed(asked)
         return Chat((Message("user", text), Message("assistant", NOT_IN_SOURCES)), "not in sources", (NOT_IN_SOURCES,))
@@ -199,7 +200,7 @@ class Writer:
     def stray_sources(self) -> str:
         """Sources that happen to come along with something they have nothing to do with."""
         sentences = [self.filler() if self.rng.random() < 0.5 else self.statement(self.fact()) for _ in range(2)]
-        return f"Sources:\n[1] {self._title()}: {' '.join(sentences)}\n\n"
+        return f"Sources:\n[1] {self._title()}: {mark_sentences(' '.join(sentences), 1)}\n\n"
 
     def drill(self) -> tuple[str, str]:
         """Two halves; what the second says can only be known by looking back: this teaches copying fastest."""

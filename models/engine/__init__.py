@@ -1,12 +1,16 @@
 """The engine: requests go in, events come out, one thread owns the model's context. Native code loads on first use.
 
 options.py       how an engine is made (EngineOptions)
+loading.py       what an engine runs on, from its files: model, adapters, context, draft model
+rope.py          how far a model reads and how its positions are turned for that
 engine.py        LlamaEngine: the thread, its queues, step() = schedule → run → postprocess
 scheduler.py     which request runs next and what part of it: policy, no tensors
 prefix_cache.py  what each KV sequence holds, which one serves a prompt best, which one goes: policy, no tensors
 sequence.py      the state of one request, from submit to its last event
 prompt.py        segments as a flat list of cache entries, with positions
 runner.py        carries out a chunk on the context: tensors, no policy
+speculation.py   guesses of what follows, and whether they pay: policy, no tensors
+draft.py         a small model that guesses
 request_checks.py  parameters of a request against their ranges
 sampler.py       chooses the next token of one request
 logit_edits.py   biases and penalties, applied to the few tokens that they concern

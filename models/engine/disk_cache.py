@@ -1,9 +1,10 @@
 """KV blocks on disk, as the engine sees them: what to restore for a prompt, what to save of a sequence, and when.
 
-A sequence is saved in blocks of about 256 tokens (or a sliding window, if that is less) and a tail, each known by the entries it holds and the block before
-it, so that a prefix is found by its content and shared by whoever has it. Reading and writing happen on the store's
-threads; copying into and out of the KV cache happens here, on the engine's thread, a little at a time between steps.
-Models that cannot be sliced (recurrent, hybrid) are saved whole, with all their entries, at turn ends and at intervals.
+A sequence is saved in blocks of about 256 tokens (or a sliding window, if that is less) and a tail, each known by the
+entries it holds and the block before it, so that a prefix is found by its content and shared by whoever has it. Reading
+and writing happen on the store's threads; copying into and out of the KV cache happens here, on the engine's thread, a
+little at a time between steps. Models that cannot be sliced (recurrent, hybrid) are saved whole, with all their
+entries, at turn ends and at intervals.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ logger = logging.getLogger("hearth.kv")
 
 BLOCK_TOKENS = 256
 CHECKPOINT_TOKENS = 2048  # between whole checkpoints while a long prompt is read
-MIN_WORTH_S = 0.02  # a prefix that is computed in less is not saved
 MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
 MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
 
@@ -116,6 +116,7 @@ class DiskCache:
         *,
         sliceable: bool,
         n_swa: int = 0,
+        min_worth_s: float = 0.0,
     ) -> None:
         """``n_swa`` is the sliding window in tokens: llama.cpp saves what is within one of a block's end."""
         self._store = store
@@ -125,7 +126,7 @@ class DiskCache:
         self._sliceable = sliceable
         self._block_tokens = min(BLOCK_TOKENS, n_swa) if n_swa else BLOCK_TOKENS
         self._saves: deque[_Save] = deque()
-        self.min_worth_s = MIN_WORTH_S
+        self.min_worth_s = min_worth_s
         self.checkpoint_tokens = CHECKPOINT_TOKENS
 
     @property
@@ -216,7 +217,7 @@ class DiskCache:
     # save
 
     def save(self, slot: CachedSequence, owner: str | None, *, cost_s: float, final: bool) -> None:
-        """Plans to save what ``slot`` holds, which took ``cost_s`` to compute: full blocks and, if ``final``, the tail."""
+        """Plans to save what ``slot`` holds and what took ``cost_s``: full blocks and, if ``final``, the tail too."""
         n_entries = len(slot.entries)
         if not final and self._sliceable:
             n_entries = _full_blocks_end(slot.entries, self._block_tokens)
@@ -254,6 +255,10 @@ class DiskCache:
             while self._save_next_block(save):
                 pass
             self._saves.remove(save)
+
+    def drop_saves(self) -> None:
+        """Forgets what was planned to be saved."""
+        self._saves.clear()
 
     def forget(self, owner: str) -> int:
         """Deletes the blocks that only ``owner`` uses, planned ones too."""

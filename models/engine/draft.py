@@ -27,7 +27,7 @@ WINDOW_TOKENS = 2048  # of a text that the model looks back on; behind them it s
 READ_S = 0.05  # that answers wait in a step for it to read what came before them
 FIRST_READ_TOKENS = 64  # until its speed was measured
 MIN_READ_TOKENS = 16  # fewer than these are read along with guessing
-MIN_RATE = 0.3  # of so many guesses all coming true; more of them are not worth checking
+MIN_RATE = 0.2  # of all guesses so far coming true; what follows is not worth the time
 MAX_EXTRA_TOKENS = 128  # by which padding makes vocabularies of one family differ
 N_COMPARED = 2048  # tokens of the vocabularies
 SMOOTHING = 0.2
@@ -86,16 +86,17 @@ class DraftModel:
         from hearth.models.llama import LlamaContext, RopeScaling
 
         _check_cuttable(model, target.model)
-        self._n_vocab = _count_common_tokens(model, target.model)
+        self.n_vocab = _count_common_tokens(model, target.model)  # token ids that both have
         self._model = model
         self._window = min(WINDOW_TOKENS, target.n_ctx, model.n_ctx_train)
         n_ctx = MAX_DRAFTED * self._window
-        n_batch = min(target.options.n_batch, n_ctx)
+        n_batch = max(min(target.options.n_batch, n_ctx), MAX_DRAFTED * MIN_READ_TOKENS)
         options = replace(target.options, n_ctx=n_ctx, n_batch=n_batch, n_ubatch=min(target.options.n_ubatch, n_batch))
         options = replace(options, n_seq_max=MAX_DRAFTED, n_threads=n_threads, kv_type="f16", rope=RopeScaling())
         self._context = LlamaContext(model, options, target.abort)
         self._followed = [_Followed(seq_id) for seq_id in range(MAX_DRAFTED)]
         self._read_token_s: float | None = None  # measured
+        self._guess_s = 0.0  # what the last guesses took, without what was read before
         self._clock = 0
         self._failed = False
 
@@ -116,11 +117,11 @@ class DraftModel:
                         asking[sequence] = n
             if not asking:
                 return 0.0
+            self._guess_s = 0.0
             drafts = self._guess(asking)
-            elapsed_s = time.perf_counter() - started_s
             for sequence, draft in drafts.items():
                 if sequence.speculation is not None:
-                    share_s = elapsed_s / len(drafts)
+                    share_s = self._guess_s / len(drafts)
                     sequence.speculation.take_drafts(draft.tokens, draft.probabilities, len(running), share_s)
         except Exception:
             logger.exception("the draft model %s failed; it guesses no more", self._model.path.name)
@@ -132,24 +133,28 @@ class DraftModel:
         self._model.close()
 
     def _guess(self, asking: dict[Sequence, int]) -> dict[Sequence, _Draft]:
-        """Guesses for those whose texts it has read; the others' are read on."""
+        """Guesses for those whose texts it has read; one of the others is read on. Nothing if it is interrupted."""
         drafts: dict[Sequence, _Draft] = {}
         followed: dict[Sequence, _Followed] = {}
         unread: dict[Sequence, list[int]] = {}
+        behind: list[tuple[_Followed, list[int]]] = []
         for sequence, n in asking.items():
             assert sequence.speculation is not None
             text = sequence.speculation.text
             mine = followed[sequence] = self._follow(text, sequence, [*asking], n)
             tokens = mine.wanted(text)[len(mine.tokens) :]
-            if len(tokens) > MIN_READ_TOKENS:
-                self._read(mine, tokens)
-            else:
+            if len(tokens) <= MIN_READ_TOKENS:
                 drafts[sequence] = _Draft(sequence.speculation.calibration)
                 unread[sequence] = tokens
+            elif not behind:
+                behind.append((mine, tokens))
+        for mine, tokens in behind:
+            self._read(mine, tokens)
+        started_s = time.perf_counter()
         while unread:
             rows = self._decode([(followed[sequence], tokens) for sequence, tokens in unread.items()])
             if rows is None:
-                break  # interrupted
+                return {}
             for sequence, row in zip([*unread], rows, strict=True):
                 del unread[sequence]
                 draft, mine = drafts[sequence], followed[sequence]
@@ -157,9 +162,10 @@ class DraftModel:
                     mine.n_agreed = len(mine.tokens)
                 token, p = self._likeliest(row)
                 # a guessed end saves nothing: the model says it in the row before
-                is_guess = token < self._n_vocab and not self._model.is_eog(token)
+                is_guess = token < self.n_vocab and not self._model.is_eog(token)
                 if is_guess and draft.add(token, p) and len(draft.tokens) < asking[sequence]:
                     unread[sequence] = [token]
+        self._guess_s = time.perf_counter() - started_s
         return drafts
 
     def _follow(self, text: list[int], sequence: Sequence, asking: list[Sequence], n_guesses: int) -> _Followed:
@@ -176,7 +182,7 @@ class DraftModel:
         n_kept = mine.n_common(text)
         if n_kept == 0 or len(mine.wanted(text)) + n_guesses > self._window:
             n_kept = 0
-            mine.start = max(len(text) - self._window // 2, 0)
+            mine.start = 0 if len(text) <= 3 * self._window // 4 else len(text) - self._window // 2
         # the last token is read in any case: what follows it is wanted
         self._cut(mine, min(n_kept, len(mine.wanted(text)) - 1))
         return mine

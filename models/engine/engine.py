@@ -67,7 +67,15 @@ class LlamaEngine:
         self._runner = Runner(context, scratch_id=options.n_sequences, sliceable=sliceable)
         self._cache = PrefixCache(options.n_sequences, sliceable=sliceable)
         self._disk = (
-            DiskCache(store, info.fingerprint, self._runner, self._cache, sliceable=sliceable, n_swa=model.n_swa)
+            DiskCache(
+                store,
+                info.fingerprint,
+                self._runner,
+                self._cache,
+                sliceable=sliceable,
+                n_swa=model.n_swa,
+                min_worth_s=options.kv_min_worth_s,
+            )
             if store
             else None
         )
@@ -212,7 +220,10 @@ class LlamaEngine:
             if self._closed:
                 break
             if self._has_work():
-                self._step()
+                try:
+                    self._step()
+                except Exception as error:  # a mistake of ours costs the requests that run, not the engine
+                    self._start_over(error)
         self._take_commands(wait=False)
         for sequence in list(self._scheduler.running):
             self._end(sequence, "cancelled")
@@ -221,6 +232,17 @@ class LlamaEngine:
         self._encoder.shutdown(wait=False, cancel_futures=True)
         if self._disk is not None:
             self._disk.work(None)
+
+    def _start_over(self, error: Exception) -> None:
+        """After a step failed in a way that nobody foresaw: all requests end, nothing in the KV cache is trusted."""
+        if self._disk is not None:
+            self._disk.drop_saves()
+        self._fail(list(self._scheduler.running), error)
+        while self._scheduler.waiting:
+            self._scheduler.waiting.popleft().fail(EngineError(f"the engine failed ({error}); ask again"))
+        self._context.clear()
+        for slot in self._cache.sequences:
+            self._cache.clear(slot)
 
     def _has_work(self) -> bool:
         return self._scheduler.has_work or (self._disk is not None and self._disk.has_work)
@@ -282,9 +304,13 @@ class LlamaEngine:
                 sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
                 sequence.found = CacheReport(memory_tokens=count_tokens(slot.entries))
                 if self._looks_up or self._draft is not None:
-                    ways = {"lookup": self._looks_up, "draft": self._draft is not None}
-                    greedy = sampling.temperature == 0
-                    sequence.speculation = Speculation(seen, self._costs, **ways, greedy=greedy)
+                    sequence.speculation = Speculation(
+                        seen,
+                        self._costs,
+                        lookup=self._looks_up,
+                        draft_vocab=self._draft.n_vocab if self._draft is not None else 0,
+                        greedy=sampling.temperature == 0,
+                    )
             if self._disk is not None:
                 sequence.restore = self._disk.begin(entries, len(slot.entries))
             if sequence.restore is None:

@@ -74,6 +74,7 @@ class EngineOptions:
     n_threads: int | None = None
     n_sequences: int = 16
     n_parallel: int = 4
+    kv_min_worth_s: float = 0.02  # a prefix that is computed in less is not saved on disk
     prompt_lookup: bool = True
     draft_model: Path | None = None
     lora: tuple[LoraAdapter, ...] = ()

@@ -8,6 +8,8 @@ given without guesses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 
 from hearth.models.engine.prompt import Entry
 
@@ -64,26 +66,28 @@ class Trial:
     """One way of guessing: as many tokens as lately came true, and a pause where that does not pay."""
 
     def __init__(self, like: Trial | None = None, *, max_probe_every: int = PROBE_EVERY) -> None:
-        """``like`` is the same way in another text, where this one starts from."""
-        self._n_guesses = 4 if like is None else like._n_guesses
-        self._gain = None if like is None else like._gain  # tokens a guessing step gave per unit of cost, smoothed
-        self._n_measured = 0 if like is None else like._n_measured
-        self._probe_every = PROBE_EVERY if like is None else like._probe_every
+        """``like`` is the same way in another text, where this one starts from. Pauses double up to a maximum."""
+        self._n_guesses: int = 4 if like is None else like._n_guesses
+        # tokens a guessing step gave per unit of cost, smoothed
+        self._gain: float | None = None if like is None else like._gain
+        self._n_measured: int = 0 if like is None else like._n_measured
+        self._probe_every: int = PROBE_EVERY if like is None else like._probe_every
         self._max_probe_every = max_probe_every
         self._n_silent = 0
 
     def n_wanted(self, n_max: int) -> int:
         """How many tokens to guess in this step; 0 if they do not pay."""
-        n = min(self._n_guesses, n_max)
-        if n < 1:
-            return 0
+        return min(self._n_guesses, n_max) if n_max > 0 and self.pays() else 0
+
+    def pays(self) -> bool:
+        """Whether to guess in this step. Asked once a step."""
         if self._n_measured >= MIN_STEPS_MEASURED and self._gain is not None and self._gain < 1.0:
             self._n_silent += 1
             if self._n_silent < self._probe_every:
-                return 0
+                return False
             self._n_silent = 0
             self._probe_every = min(2 * self._probe_every, self._max_probe_every)
-        return n
+        return True
 
     def checked(self, n_proposed: int, n_accepted: int, gain: float) -> None:
         """Learns how many of a step's guesses came true, and how many tokens the step gave per unit of cost."""
@@ -104,8 +108,8 @@ class Calibration:
     that is obvious to the large one, and what is drawn at a temperature comes true less often than what is greedy."""
 
     def __init__(self) -> None:
-        self._n = [PRIOR_WEIGHT] * N_BINS
-        self._n_true = [PRIOR_WEIGHT * ((i + 0.5) / N_BINS) ** 0.5 for i in range(N_BINS)]
+        self._n: list[float] = [PRIOR_WEIGHT] * N_BINS
+        self._n_true: list[float] = [PRIOR_WEIGHT * ((i + 0.5) / N_BINS) ** 0.5 for i in range(N_BINS)]
 
     def rate(self, p: float) -> float:
         """Share of guesses of probability ``p`` that come true."""
@@ -161,6 +165,30 @@ class StepCosts:
         extra_s = (self._seconds[self._last] - plain_s) * n_own / n_guesses + draft_s
         return 1.0 + n_requests * extra_s / plain_s
 
+    def best_length(self, rates: Sequence[float], n_requests: int, draft_s: float) -> int:
+        """How many guesses are worth checking in a step of ``n_requests``, the first i of which all come true with
+        ``rates[i - 1]``: so many that most tokens a second are to be expected."""
+        n_tokens = float(n_requests)
+        best, best_speed = 0, n_tokens / (self._expected_s(n_requests, 0) + draft_s)
+        for n, rate in enumerate(rates, 1):
+            n_tokens += rate
+            speed = n_tokens / (self._expected_s(n_requests, n) + draft_s)
+            if speed > best_speed:
+                best, best_speed = n, speed
+        return best
+
+    def _expected_s(self, n_requests: int, n_guesses: int) -> float:
+        """What a step takes, from what was measured of others like it."""
+        known = sorted(n for requests, n in self._seconds if requests == n_requests)
+        if n_guesses in known or not known:
+            return self._seconds.get((n_requests, n_guesses), 1.0)
+        more = next((n for n in known if n > n_guesses), known[-1])  # the last: its slope goes on
+        less = next((n for n in reversed(known) if n < min(more, n_guesses)), known[0])
+        if more == less:
+            return self._seconds[n_requests, less]
+        less_s, more_s = self._seconds[n_requests, less], self._seconds[n_requests, more]
+        return less_s + (more_s - less_s) * (n_guesses - less) / (more - less)
+
     def of_drafting(self, n_requests: int, draft_s: float) -> float | None:
         """As ``of_guesses``, where the draft model had no guess."""
         plain_s = self._seconds.get((n_requests, 0))
@@ -176,19 +204,21 @@ class Speculation:
         costs: StepCosts,
         *,
         lookup: bool = True,
-        draft: bool = False,
+        draft_vocab: int = 0,
         greedy: bool = True,
     ) -> None:
+        """``draft_vocab``: there is a draft model that knows so many tokens."""
         self.calibration = costs.calibrations[greedy]
         self._costs = costs
         self._index = NgramIndex() if lookup else None
         self._lookup = Trial()
-        self._draft = Trial(costs.draft, max_probe_every=MAX_DRAFT_PROBE_EVERY) if draft else None
-        self.text: list[int] = []  # what a draft model goes by: no pictures
+        self._draft = Trial(costs.draft, max_probe_every=MAX_DRAFT_PROBE_EVERY) if draft_vocab else None
+        self._draft_vocab = draft_vocab
+        self.text: list[int] = []  # what the draft model goes by: no pictures, nothing that it does not know
         self._guesses: list[int] | None = None  # for the next step, if they were made already
         self._draft_s: float | None = None  # what they took, if a draft model made them
         self._probabilities: list[float] = []  # that it gave them
-        self._n_drafting = 0  # tokens asked of the draft model, which may have to read before
+        self._drafting = False  # the draft model was asked, which may have to read before it guesses
         self._n_paused = 0
         self._extend(prompt)
 
@@ -205,21 +235,24 @@ class Speculation:
     def n_drafts_wanted(self, n_max: int, n_requests: int) -> int:
         """How many tokens, at most ``n_max``, the draft model is to guess for the next step of ``n_requests``. 0 if
         lookup knows some, if drafts do not pay, or until a step without guesses was measured to compare with."""
-        if self._draft is None or self._n_paused:
+        if self._draft is None or self._n_paused or not self.text:
             return 0
         if self._guesses is None:
             self._guesses = self._look_up(n_max)
         if self._guesses or self._draft_s is not None or not self._costs.plain_is_known(n_requests):
             return 0
-        self._n_drafting = self._n_drafting or self._draft.n_wanted(n_max)
-        return min(self._n_drafting, n_max)
+        if not self._drafting:
+            self._drafting = n_max > 0 and self._draft.pays()
+        return min(MAX_GUESSES, n_max) if self._drafting else 0
 
     def take_drafts(self, tokens: list[int], probabilities: list[float], n_requests: int, elapsed_s: float) -> None:
-        """Takes the guesses of the draft model, which took ``elapsed_s``."""
+        """Takes what is worth it of the draft model's guesses, which took ``elapsed_s``."""
         assert self._draft is not None
-        self._guesses, self._draft_s, self._n_drafting = tokens, elapsed_s, 0
-        self._probabilities = probabilities
-        cost = None if tokens else self._costs.of_drafting(n_requests, elapsed_s)
+        rates = [*accumulate((self.calibration.rate(p) for p in probabilities), mul)]
+        n = self._costs.best_length(rates, n_requests, elapsed_s)
+        self._guesses, self._probabilities = tokens[:n], probabilities[:n]
+        self._draft_s, self._drafting = elapsed_s, False
+        cost = None if n else self._costs.of_drafting(n_requests, elapsed_s)
         if cost is not None:
             self._learn_of_drafts(0, 0, 1 / cost)
 
@@ -257,7 +290,7 @@ class Speculation:
         if self._index is not None:
             self._index.extend(tokens)
         if self._draft is not None:
-            self.text.extend(token for token in tokens if isinstance(token, int))
+            self.text.extend(token for token in tokens if isinstance(token, int) and token < self._draft_vocab)
 
     def _look_up(self, n_max: int) -> list[int]:
         n = self._lookup.n_wanted(n_max) if self._index is not None else 0

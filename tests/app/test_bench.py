@@ -12,7 +12,6 @@ import pytest
 
 from hearth import bench
 from hearth.cli import main
-from hearth.models.engine import disk_cache
 from hearth.models.errors import RequestError
 from hearth.models.gguf_header import GgufHeader, read_gguf_header
 from hearth.settings import Settings
@@ -36,9 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    # reading a prompt with so small a model is too quick to be worth saving
-    monkeypatch.setattr(disk_cache, "MIN_WORTH_S", 0.0)
+def settings(model: Path, tmp_path: Path) -> Settings:
     return Settings(model=str(model), data_dir=tmp_path, n_threads=1)
 
 

@@ -72,10 +72,11 @@ def start(models: dict[str, Path], architecture: Architecture, tmp_path: Path) -
     def begin(*, kept: bool = False, checkpoint_tokens: int | None = None, **options: Any) -> LlamaEngine:
         stop()
         store = KvBlockStore(tmp_path / "kv", budget_bytes=1 << 30) if kept else None
-        given = EngineOptions(**{"n_threads": 1, "n_ctx": 1024, "prompt_lookup": False, **options})
+        given = EngineOptions(
+            **{"n_threads": 1, "n_ctx": 1024, "prompt_lookup": False, "kv_min_worth_s": 0.0, **options}
+        )
         engine = LlamaEngine.load(models[architecture.name], given, store=store)
         if engine._disk is not None:
-            engine._disk.min_worth_s = 0.0  # a model this small is never worth it
             engine._disk.checkpoint_tokens = checkpoint_tokens or engine._disk.checkpoint_tokens
         running.append(engine)
         return engine

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,7 +187,7 @@ def test_guessing_changes_no_answer(load_engine: LoadEngine, temperature: float)
     guessing.check_integrity()
 
 
-def test_guesses_come_true_where_text_repeats(tiny_model: Path, load_engine: LoadEngine) -> None:
+def test_guesses_come_true_where_text_repeats(load_engine: LoadEngine) -> None:
     """A tiny greedy model soon repeats itself: then most guesses are right, and steps fewer than tokens."""
     engine = load_engine(prompt_lookup=True)
     finished = result(engine.submit(request(prompts(1)[0], max_tokens=300)))

@@ -1,4 +1,4 @@
-"""KV blocks on disk: what was read once is restored exactly, by another engine too, and doubt means reading it again."""
+"""KV blocks on disk: what was read once is restored exactly, by another engine too; doubt means reading it again."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def start(long_model: Path, tmp_path: Path) -> Iterator[Open]:
     def begin(path: Path = long_model, *, kept: bool = True, budget: int = 1 << 30, **options: object) -> LlamaEngine:
         stop()
         store = KvBlockStore(tmp_path / "kv", budget_bytes=budget) if kept else None
-        given = EngineOptions(**{"n_threads": 1, "n_ctx": 2048, "prompt_lookup": False, **options})  # type: ignore[arg-type]
+        given = EngineOptions(
+            **{"n_threads": 1, "n_ctx": 2048, "prompt_lookup": False, "kv_min_worth_s": 0.0, **options}
+        )  # type: ignore[arg-type]
         engine = LlamaEngine.load(path, given, store=store)
-        if engine._disk is not None:
-            engine._disk.min_worth_s = 0.0  # a model this small is never worth it
         running.append(engine)
         return engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -356,3 +357,8 @@ def write_gpt2(path: Path, n_positions: int, n_embd: int = 64) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def test_options_pass_to_an_engine_process() -> None:
+    options = EngineOptions(lora=(LoraAdapter(Path("a"), 0.5),), draft_model=Path("d"), rope_scaling="yarn")
+    assert pickle.loads(pickle.dumps(options)) == options

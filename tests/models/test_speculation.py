@@ -75,13 +75,14 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speculation, "MIN_PLAIN_STEPS", 0)
     monkeypatch.setattr(speculation, "MAX_PLAIN_AGE", 1 << 60)
     monkeypatch.setattr(draft, "MIN_RATE", 0.0)
+    monkeypatch.setattr(StepCosts, "best_length", lambda _self, rates, *_: len(rates))
 
 
 class FakeSequence:
     """What a draft model sees of a request."""
 
     def __init__(self, text: list[int]) -> None:
-        self.speculation = Speculation(text, StepCosts(), draft=True)
+        self.speculation = Speculation(text, StepCosts(), draft_vocab=1000)
 
 
 def compare(plain: LlamaEngine, guessing: LlamaEngine, *requests: GenerationRequest) -> dict[str, float]:
@@ -90,6 +91,7 @@ def compare(plain: LlamaEngine, guessing: LlamaEngine, *requests: GenerationRequ
         expected, got = result(plain.submit(wanted)), result(guessing.submit(wanted))
         assert (got.tokens, got.text, got.reason) == (expected.tokens, expected.text, expected.reason)
     guessing.check_integrity()
+    assert guessing._draft is None or not guessing._draft._failed
     return guessing.stats()
 
 
@@ -364,7 +366,9 @@ def test_a_padded_vocabulary_is_no_other(
         load_engine(path, prompt_lookup=False),
         load_engine(path, prompt_lookup=False, draft_model=plain.info.path),
     )
-    assert compare(plain, guessing, request((*tokens(30), 300, *tokens(3)), sampling=ENDLESS))["n_guessed"] >= 0
+    unknown = 300
+    prompts = (*tokens(30), unknown, *tokens(3)), (*tokens(30), unknown), (unknown,)
+    assert compare(plain, guessing, *(request(prompt, sampling=ENDLESS) for prompt in prompts))["n_guessed"] > 0
 
 
 def test_recurrent_models_are_refused(load_engine: LoadEngine, tmp_path: Path, tiny_model: Path) -> None:
@@ -454,6 +458,20 @@ def test_a_trial_stops_where_it_does_not_pay_and_tries_again_later() -> None:
     assert Trial(trial).n_wanted(10) == 10
 
 
+def test_as_many_guesses_as_give_most_tokens_a_second() -> None:
+    costs = StepCosts()
+    costs.measured(1, 0, 0.010)
+    assert costs.best_length([0.9, 0.8, 0.7], 1, 0.001) == 3, "to be found out"
+    costs.measured(1, 2, 0.018)  # (1 + 0.9 + 0.8) / 19 > 1 / 11
+    assert costs.best_length([0.9, 0.8], 1, 0.001) == 2
+    assert costs.best_length([0.9, 0.8, 0.1], 1, 0.001) == 2
+    assert costs.best_length([0.3, 0.1], 1, 0.001) == 0
+    assert costs.best_length([], 1, 0.001) == 0
+    costs.measured(1, 6, 0.020)
+    expected = [10, 14, 18, 18.5, 19, 19.5, 20, 20.5]
+    assert [costs._expected_s(1, n) for n in range(8)] == pytest.approx([ms / 1000 for ms in expected])
+
+
 def test_what_comes_true_is_learnt_by_its_probability() -> None:
     calibration = Calibration()
     assert calibration.rate(0.25) == pytest.approx(0.5)
@@ -485,11 +503,11 @@ def test_the_drafts_own_time_is_part_of_the_cost() -> None:
 
 def test_drafts_are_asked_for_where_lookup_knows_nothing() -> None:
     costs = StepCosts()
-    guesses = Speculation([1, 2, 3, 4, 5], costs, draft=True)
+    guesses = Speculation([1, 2, 3, 4, 5], costs, draft_vocab=10)
     assert guesses.n_drafts_wanted(10, 1) == 0, "what a step costs without is not known"
     for _ in range(3):
         costs.measured(1, 0, 0.01)
-    assert guesses.n_drafts_wanted(10, 1) == 4
+    assert guesses.n_drafts_wanted(12, 1) == 10
     assert guesses.n_drafts_wanted(3, 1) == 3
     guesses.take_drafts([7, 8], [0.9, 0.5], 1, 0.001)
     assert guesses.n_drafts_wanted(10, 1) == 0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from training.aligning import word_ids, word_loss, words_of
+from training.aligning import word_ids, word_loss, words_by_cell, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
 from training.copying import start_with_copying
@@ -182,7 +182,7 @@ def test_the_words_of_a_thing_are_those_its_answers_need() -> None:
 
 
 def test_the_word_loss_looks_at_the_visual_token_over_the_thing(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    scene = Scene(Image.new("RGB", (8, 8)), (Thing("apple", None, (2, 0), centre=(0.9, 0.1)),), "white")
+    scene = Scene(Image.new("RGB", (8, 8)), (Thing("apple", None, (2, 0), centre=(0.9, 0.1)),), None)
     visual = torch.zeros(1, 16, model.config.n_embd)
     with torch.inference_mode():
         before = word_loss([scene], visual, model, tokenizer)
@@ -191,3 +191,13 @@ def test_the_word_loss_looks_at_the_visual_token_over_the_thing(model: LanguageM
         visual[0, 12] = 7.0  # another corner: of no matter
         assert word_loss([scene], visual, model, tokenizer) == after
     assert after != before
+
+
+def test_every_visual_token_of_the_picture_has_words_and_the_padding_none() -> None:
+    thing = Thing("apple", "red", (1, 1), centre=(0.5, 0.5), size=(0.4, 0.4))
+    asked = words_by_cell(Scene(Image.new("RGB", (8, 4)), (thing,), "white"))  # the outer rows of tokens are padding
+    assert set(asked) <= set(range(4, 12))
+    assert dict(asked[10][0])["apple"] == 1.0
+    assert asked[10][1] == 1.0
+    assert asked[5][1] < 1.0
+    assert dict(asked[4][0]) == {"background": 0.5, "white": 1.0}
