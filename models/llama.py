@@ -412,7 +412,9 @@ class LlamaContext:
         if not pointer:
             raise EngineError(f"no logits for row {row} of the batch")
         # np.ctypeslib.as_array takes five times as long, for every token
-        return np.frombuffer(self._logits_row.from_address(ctypes.addressof(pointer.contents)), np.float32)
+        buffer: Any = self._logits_row.from_address(ctypes.addressof(pointer.contents))
+        row_logits: NDArray[np.float32] = np.frombuffer(buffer, np.float32)
+        return row_logits
 
     def set_adapters(self, adapters: Sequence[tuple[Any, float]]) -> None:
         """Adds these adapters (native handles of ones loaded before the context was made), each times its scale, to
