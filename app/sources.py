@@ -70,7 +70,7 @@ def number_sources(hits: Sequence[SearchHit], query: str, budget_tokens: int, co
 
 
 def mark_sentences(text: str, number: int) -> str:
-    """``text`` on one line, every sentence ending in ``[number]`` as answers are to: the number is where it is needed."""
+    """``text`` on one line, every sentence ending in ``[number]`` as answers do: it is there when it is copied."""
     marked, n_marks = _SENTENCE_END.subn(rf" [{number}]\1", _one_line(text))
     return marked if n_marks and marked[-1:] in ".!?" else f"{marked} [{number}]"
 

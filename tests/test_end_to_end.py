@@ -170,6 +170,7 @@ def test_stopped_before_anything_is_read(assistant: hearth.Assistant, circle: Pa
     assert assistant.ask("What is this?", images=[circle]).finish_reason == "stop"
 
 
+@knows
 def test_a_picture_is_named_with_its_colour_and_side(assistant: hearth.Assistant, tmp_path: Path) -> None:
     picture = drawing.save(drawing.shape("circle", "red", side="left"), tmp_path / "circle.png")
     named = assistant.ask("What is this?", images=[picture])
