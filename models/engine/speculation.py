@@ -126,7 +126,8 @@ class StepCosts:
     """What a step of answers takes by its requests and guesses, measured; shared by all requests of an engine."""
 
     def __init__(self) -> None:
-        self.draft: Trial | None = None  # how the draft model did lately: a new request goes on from there
+        # how the draft model did lately, for greedy answers and for others: a new request goes on from there
+        self.drafts: dict[bool, Trial] = {}
         self.calibrations = {greedy: Calibration() for greedy in (True, False)}
         self._seconds: dict[tuple[int, int], float] = {}
         self._n_plain: dict[int, int] = {}  # requests in a step → steps measured without guesses
@@ -212,7 +213,10 @@ class Speculation:
         self._costs = costs
         self._index = NgramIndex() if lookup else None
         self._lookup = Trial()
-        self._draft = Trial(costs.draft, max_probe_every=MAX_DRAFT_PROBE_EVERY) if draft_vocab else None
+        self._draft: Trial | None = None
+        if draft_vocab:
+            self._draft = Trial(costs.drafts.get(greedy), max_probe_every=MAX_DRAFT_PROBE_EVERY)
+        self._greedy = greedy
         self._draft_vocab = draft_vocab
         self.text: list[int] = []  # what the draft model goes by: no pictures, nothing that it does not know
         self._guesses: list[int] | None = None  # for the next step, if they were made already
@@ -284,7 +288,7 @@ class Speculation:
     def _learn_of_drafts(self, n_proposed: int, n_accepted: int, gain: float) -> None:
         assert self._draft is not None
         self._draft.checked(n_proposed, n_accepted, gain)
-        self._costs.draft = self._draft
+        self._costs.drafts[self._greedy] = self._draft
 
     def _extend(self, tokens: Sequence[Entry]) -> None:
         if self._index is not None:
