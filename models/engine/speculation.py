@@ -16,13 +16,15 @@ from hearth.models.engine.prompt import Entry
 LONGEST_MATCH = 3  # tokens that must agree, tried first
 SHORTEST_MATCH = 2
 MAX_GUESSES = 10
-MIN_STEPS_MEASURED = 3
+MIN_STEPS_MEASURED = 3  # before it is judged whether lookup pays
+MIN_DRAFTS_MEASURED = 16  # the same of a draft model: its guesses must be known before as many are made as pay
 PROBE_EVERY = 32  # answers steps without a guess, after which one is tried again
 MAX_DRAFT_PROBE_EVERY = 1024  # the draft model's pauses double up to this: it has to read what it missed
 MIN_PLAIN_STEPS = 3  # measured before a draft model is asked, which would leave nothing to compare with
 MAX_PLAIN_AGE = 64  # steps with guesses, after which one without is measured again
 SMOOTHING = 0.15
 N_BINS = 10  # of probabilities
+PRIOR_POWER = 0.25  # of a probability: what is believed at first, with hope
 PRIOR_WEIGHT = 4.0  # observations that what is believed at first counts for
 FORGETTING = 0.98  # by every further observation
 
@@ -65,14 +67,17 @@ class NgramIndex:
 class Trial:
     """One way of guessing: as many tokens as lately came true, and a pause where that does not pay."""
 
-    def __init__(self, like: Trial | None = None, *, max_probe_every: int = PROBE_EVERY) -> None:
-        """``like`` is the same way in another text, where this one starts from. Pauses double up to a maximum."""
+    def __init__(
+        self, like: Trial | None = None, *, n_learning: int = MIN_STEPS_MEASURED, max_probe_every: int = PROBE_EVERY
+    ) -> None:
+        """``like`` is the same way in another text, where this one starts from. It is not judged for ``n_learning``
+        steps; pauses double up to a maximum."""
         self._n_guesses: int = 4 if like is None else like._n_guesses
         # tokens a guessing step gave per unit of cost, smoothed
         self._gain: float | None = None if like is None else like._gain
         self._n_measured: int = 0 if like is None else like._n_measured
         self._probe_every: int = PROBE_EVERY if like is None else like._probe_every
-        self._max_probe_every = max_probe_every
+        self._n_learning, self._max_probe_every = n_learning, max_probe_every
         self._n_silent = 0
 
     def n_wanted(self, n_max: int) -> int:
@@ -81,7 +86,7 @@ class Trial:
 
     def pays(self) -> bool:
         """Whether to guess in this step. Asked once a step."""
-        if self._n_measured >= MIN_STEPS_MEASURED and self._gain is not None and self._gain < 1.0:
+        if self._n_measured >= self._n_learning and self._gain is not None and self._gain < 1.0:
             self._n_silent += 1
             if self._n_silent < self._probe_every:
                 return False
@@ -109,7 +114,7 @@ class Calibration:
 
     def __init__(self) -> None:
         self._n: list[float] = [PRIOR_WEIGHT] * N_BINS
-        self._n_true: list[float] = [PRIOR_WEIGHT * ((i + 0.5) / N_BINS) ** 0.5 for i in range(N_BINS)]
+        self._n_true: list[float] = [PRIOR_WEIGHT * ((i + 0.5) / N_BINS) ** PRIOR_POWER for i in range(N_BINS)]
 
     def rate(self, p: float) -> float:
         """Share of guesses of probability ``p`` that come true."""
@@ -212,10 +217,11 @@ class Speculation:
         self.calibration = costs.calibrations[greedy]
         self._costs = costs
         self._index = NgramIndex() if lookup else None
-        self._lookup = Trial()
+        self._lookup = Trial(n_learning=MIN_STEPS_MEASURED)
         self._draft: Trial | None = None
         if draft_vocab:
-            self._draft = Trial(costs.drafts.get(greedy), max_probe_every=MAX_DRAFT_PROBE_EVERY)
+            before = costs.drafts.get(greedy)
+            self._draft = Trial(before, n_learning=MIN_DRAFTS_MEASURED, max_probe_every=MAX_DRAFT_PROBE_EVERY)
         self._greedy = greedy
         self._draft_vocab = draft_vocab
         self.text: list[int] = []  # what the draft model goes by: no pictures, nothing that it does not know

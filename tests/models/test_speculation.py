@@ -72,6 +72,7 @@ def unrelated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses whether they pay or not, which on a tiny model they do not, however unsure they are."""
     monkeypatch.setattr(speculation, "MIN_STEPS_MEASURED", 1 << 60)
+    monkeypatch.setattr(speculation, "MIN_DRAFTS_MEASURED", 1 << 60)
     monkeypatch.setattr(speculation, "MIN_PLAIN_STEPS", 0)
     monkeypatch.setattr(speculation, "MAX_PLAIN_AGE", 1 << 60)
     monkeypatch.setattr(draft, "MIN_RATE", 0.0)
@@ -474,13 +475,13 @@ def test_as_many_guesses_as_give_most_tokens_a_second() -> None:
 
 def test_what_comes_true_is_learnt_by_its_probability() -> None:
     calibration = Calibration()
-    assert calibration.rate(0.25) == pytest.approx(0.5)
+    assert calibration.rate(0.25) == pytest.approx(0.25**0.25)
     for i in range(100):
         calibration.note(0.25, came_true=i % 10 > 0)
         calibration.note(1.0, came_true=False)
     assert calibration.rate(0.29) == pytest.approx(0.9, abs=0.05)
     assert calibration.rate(0.95) < 0.05
-    assert calibration.rate(0.35) == pytest.approx(0.35**0.5)
+    assert calibration.rate(0.35) == pytest.approx(0.35**0.25)
 
 
 def test_the_drafts_own_time_is_part_of_the_cost() -> None:
