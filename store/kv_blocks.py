@@ -193,13 +193,8 @@ class KvBlockStore:
             return None
         try:
             return self._files.read(raw, *row)
-        except DamagedBlockError as error:
-            self._drop(raw, str(error))
-        except FileNotFoundError:
-            self._drop(raw, "its file is gone")
-        except OSError as error:
-            self._drop(raw, f"its file cannot be read ({error.strerror})")
-        return None
+        except (DamagedBlockError, OSError):
+            return self._read_or_drop(raw)
 
     def read_async(self, keys: Sequence[str]) -> list[Future[bytes | None]]:
         """``read`` on threads of the store, several at once."""
@@ -307,20 +302,32 @@ class KvBlockStore:
             return put.fingerprint == model and not put.whole
         return self._ask(lambda: self._index.contains(parent, model), False)
 
-    def _drop(self, key: bytes, reason: str) -> None:
-        """Drops a damaged block and all that stand on it."""
+    def _read_or_drop(self, key: bytes) -> bytes | None:
+        """Reads a block that could not be read once more while nobody writes: it may have been removed and written
+        again in between. Drops it, with all that stand on it, if it cannot be read now either."""
+        gone, reason = [key], ""
         try:
             with self._index.change() as change:
+                row = self._index.lookup(key)
+                if row is None:
+                    return None
+                try:
+                    return self._files.read(key, *row)
+                except DamagedBlockError as error:
+                    reason = str(error)
+                except FileNotFoundError:
+                    reason = "its file is gone"
+                except OSError as error:
+                    reason = f"its file cannot be read ({error.strerror})"
                 gone = change.with_descendants([key])
                 change.delete(gone)
                 for one in gone:
                     self._files.remove(one)
         except (OSError, sqlite3.Error) as error:
             self._writer.failed(error)
-            gone = [key]
-        if gone:  # otherwise it was removed while it was read
-            log.warning("KV block %s: %s; computed again when needed", key.hex()[:12], reason)
-            self._writer.count("damaged", len(gone))
+        log.warning("KV block %s: %s; computed again when needed", key.hex()[:12], reason or "it cannot be read")
+        self._writer.count("damaged", len(gone))
+        return None
 
     def _ask(self, question: Callable[[], _T], otherwise: _T) -> _T:
         """The index's answer, or ``otherwise`` if it cannot say."""

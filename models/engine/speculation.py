@@ -8,7 +8,7 @@ given without guesses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, count, takewhile
 from operator import mul
 
 from hearth.models.engine.prompt import Entry
@@ -30,37 +30,29 @@ FORGETTING = 0.98  # by every further observation
 
 
 class NgramIndex:
-    """Where each run of ``LONGEST_MATCH`` and ``SHORTEST_MATCH`` tokens stood last; grows token by token."""
+    """Where each run of ``LONGEST_MATCH`` and ``SHORTEST_MATCH`` tokens stood last; grows with the text."""
 
     def __init__(self) -> None:
         self._tokens: list[Entry] = []
-        self._after: dict[tuple[Entry, ...], int] = {}  # n-gram → index behind its last place but the newest
-        self._newest: dict[tuple[Entry, ...], int] = {}
+        # by length: n-gram → index of the token after its last place. The n-gram at the very end has none after it yet
+        self._after: dict[int, dict[tuple[Entry, ...], int]] = {LONGEST_MATCH: {}, SHORTEST_MATCH: {}}
 
     def extend(self, tokens: Sequence[Entry]) -> None:
-        for token in tokens:
-            self._tokens.append(token)
-            end = len(self._tokens)
-            for n in (LONGEST_MATCH, SHORTEST_MATCH):
-                if end >= n:
-                    ngram = tuple(self._tokens[end - n :])
-                    before = self._newest.get(ngram)
-                    if before is not None:
-                        self._after[ngram] = before
-                    self._newest[ngram] = end
+        n_before = len(self._tokens)
+        self._tokens.extend(tokens)
+        for n, after in self._after.items():
+            # a prompt of thousands of tokens comes at once and others wait meanwhile: zip is ten times a loop
+            first = max(0, n_before - n)
+            known = self._tokens[first:-1]
+            after.update(zip(zip(*(known[k:] for k in range(n)), strict=False), count(first + n)))
 
     def continuation(self, n_max: int) -> list[int]:
         """What followed the last tokens when they stood before; empty if they did not."""
-        end = len(self._tokens)
-        for n in (LONGEST_MATCH, SHORTEST_MATCH):
-            start = self._after.get(tuple(self._tokens[end - n :])) if end >= n else None
+        for n, after in self._after.items():
+            start = after.get(tuple(self._tokens[-n:]))
             if start is not None:
-                found: list[int] = []
-                for entry in self._tokens[start : start + n_max]:
-                    if not isinstance(entry, int):
-                        break
-                    found.append(entry)
-                return found
+                ids = takewhile(lambda entry: isinstance(entry, int), self._tokens[start : start + n_max])
+                return [token for token in ids if isinstance(token, int)]
         return []
 
 

@@ -911,6 +911,28 @@ def test_opening_starts_no_thread_and_closing_ends_all(folder: Path) -> None:
     assert threading.active_count() == before
 
 
+def test_a_block_removed_and_written_again_while_it_is_read(
+    store: KvBlockStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [key] = put_chain(store, [1], owner="a")
+    assert store.flush(5)
+    read = kv_files.BlockFiles.read
+
+    def removed_meanwhile(files: kv_files.BlockFiles, raw: bytes, fingerprint: bytes, n_bytes: int) -> bytes:
+        monkeypatch.setattr(kv_files.BlockFiles, "read", read)
+        store.forget_owner("a")
+        try:
+            return read(files, raw, fingerprint, n_bytes)
+        finally:
+            put_chain(store, [1], owner="a")
+            assert store.flush(5)
+
+    monkeypatch.setattr(kv_files.BlockFiles, "read", removed_meanwhile)
+    assert store.read(key) == payload_of([1])
+    assert store.stats().n_damaged == 0
+    check_folder(folder)
+
+
 def test_eight_threads_at_once(folder: Path) -> None:
     deadline = time.monotonic() + 1.5
     n_read = [0] * 8
