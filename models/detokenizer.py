@@ -34,6 +34,8 @@ class StopMatcher:
 
     def push(self, text: str) -> tuple[str, bool]:
         """Returns (text to show, whether a stop string was met). After a stop, push no more."""
+        if not self._stops:
+            return text, False
         pending = self._held + text
         found = [(at + len(stop), at) for stop in self._stops if (at := pending.find(stop)) >= 0]
         if found:

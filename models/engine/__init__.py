@@ -3,7 +3,8 @@
 options.py       how an engine is made (EngineOptions)
 loading.py       what an engine runs on, from its files: model, adapters, context, draft model
 rope.py          how far a model reads and how its positions are turned for that
-engine.py        LlamaEngine: the thread, its queues, step() = schedule → run → postprocess
+engine.py        LlamaEngine: the thread and its queue, for any thread to call
+core.py          EngineCore: step() = schedule → run → postprocess
 scheduler.py     which request runs next and what part of it: policy, no tensors
 prefix_cache.py  what each KV sequence holds, which one serves a prompt best, which one goes: policy, no tensors
 sequence.py      the state of one request, from submit to its last event

@@ -10,10 +10,11 @@ entries, at turn ends and at intervals.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +27,7 @@ logger = logging.getLogger("hearth.kv")
 BLOCK_TOKENS = 256
 CHECKPOINT_TOKENS = 2048  # between whole checkpoints while a long prompt is read
 MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
+MAX_FLUSH_S = 30.0  # for the writers to take what waits, when all is to be saved
 MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
 
 StoredEntry = int | str
@@ -83,10 +85,12 @@ class Restore:
     """Blocks on their way into a sequence: ``pending`` are (entries from, to, payload), in order.
 
     ``keys`` are the blocks that match entirely, ``partial`` one that goes on otherwise: another chat's, if it has one.
+    ``position`` is that of the next entry to be restored.
     """
 
     keys: list[str]
     pending: deque[tuple[int, int, Future[bytes | None]]]
+    position: int = 0
     partial: str | None = None
     whole: bool = False
     started_s: float = field(default_factory=time.monotonic)
@@ -94,13 +98,15 @@ class Restore:
 
 @dataclass(slots=True)
 class _Save:
-    """What is still to be copied out of a sequence: from block ``next_block`` on, up to ``n_entries``."""
+    """What is still to be copied out of a sequence: from entry ``start``, at ``position``, up to ``n_entries``;
+    ``keys`` are the blocks before, the last one being ``parent``."""
 
     slot: CachedSequence
     n_entries: int
     owner: str | None
     keys: list[str] = field(default_factory=list)
     start: int = 0
+    position: int = 0
     parent: str = ""
 
 
@@ -165,7 +171,7 @@ class DiskCache:
             return None
         futures = self._store.read_async([key for _, _, key in needed])
         pending = deque((a, b, future) for (a, b, _), future in zip(needed, futures, strict=True))
-        return Restore(keys, pending, partial)
+        return Restore(keys, pending, count_positions(entries[: needed[0][0]]), partial)
 
     def advance(self, restore: Restore, slot: CachedSequence, entries: list[Entry], owner: str | None) -> int | None:
         """Loads the blocks that have been read, for a few milliseconds. Returns the number of tokens restored in all
@@ -182,12 +188,7 @@ class DiskCache:
         self._store.use(restore.keys, owner)
         if restore.partial is not None:
             self._store.use([restore.partial], None)
-        return count_tokens(slot.entries)
-
-    @staticmethod
-    def wait(restores: list[Restore], timeout_s: float) -> None:
-        """Sleeps until the next block of one of them has been read."""
-        wait([restore.pending[0][2] for restore in restores if restore.pending], timeout_s, "FIRST_COMPLETED")
+        return slot.n_tokens
 
     def _load(
         self,
@@ -201,16 +202,16 @@ class DiskCache:
         payload = future.result()
         if payload is None:
             return False
+        position = restore.position + count_positions(entries[start:end])
         if restore.whole:
             self._cache.clear(slot)
-            loaded = self._runner.load_whole(slot.seq_id, payload, count_positions(entries[:end]))
-            start = 0
+            loaded = self._runner.load_whole(slot.seq_id, payload, position)
         else:
-            first = count_positions(entries[:start])
-            loaded = self._runner.load(slot.seq_id, payload, first, first + count_positions(entries[start:end]))
+            loaded = self._runner.load(slot.seq_id, payload, restore.position, position)
         if not loaded:
             logger.warning("a saved KV block was not taken by the model; its part of the prompt is computed again")
             return False
+        restore.position = position
         self._cache.extend(slot, entries[start:end])
         return True
 
@@ -237,17 +238,22 @@ class DiskCache:
         because its last token must be decoded)."""
         if self._sliceable:
             return at_end
-        n_tokens = count_tokens(slot.entries)
-        return n_tokens // self.checkpoint_tokens > (n_tokens - n_new) // self.checkpoint_tokens
+        return slot.n_tokens // self.checkpoint_tokens > (slot.n_tokens - n_new) // self.checkpoint_tokens
 
-    def work(self, budget_s: float | None = MAX_STEP_S) -> None:
-        """Copies out blocks, for ``budget_s`` or all of them; holds back while much waits to be written."""
-        deadline = None if budget_s is None else time.monotonic() + budget_s
-        while self._saves and self._store.pending_bytes < MAX_PENDING_BYTES:
+    def work(self, budget_s: float = MAX_STEP_S) -> None:
+        """Copies out blocks for ``budget_s``; holds back while much waits to be written."""
+        deadline = time.monotonic() + budget_s
+        while self._saves and self._store.pending_bytes < MAX_PENDING_BYTES and time.monotonic() < deadline:
             if not self._save_next_block(self._saves[0]):
                 self._saves.popleft()
-            if deadline is not None and time.monotonic() > deadline:
-                return
+
+    def finish(self) -> None:
+        """Copies out all that was planned, in no more memory than ``work``; gives up if the writers hang."""
+        while self._saves:
+            self.work(math.inf)
+            if self._saves and not self._store.flush(MAX_FLUSH_S):
+                logger.warning("the disk takes no KV blocks; %d sequences are not saved", len(self._saves))
+                self.drop_saves()
 
     def settle(self, slot: CachedSequence) -> None:
         """Copies out at once what was planned of ``slot``, because it is about to lose it."""
@@ -262,9 +268,7 @@ class DiskCache:
 
     def forget(self, owner: str) -> int:
         """Deletes the blocks that only ``owner`` uses, planned ones too."""
-        for save in self._saves:
-            if save.owner == owner:
-                save.n_entries = save.start
+        self._saves = deque(save for save in self._saves if save.owner != owner)
         return self._store.forget_owner(owner)
 
     def _save_next_block(self, save: _Save) -> bool:
@@ -278,9 +282,14 @@ class DiskCache:
             slot.on_disk = save.n_entries == len(slot.entries)
             return False
         entries = _stored(slot.entries[save.start : end])
+        position = save.position + count_positions(slot.entries[save.start : end])
         key = self._store.key_of(self._fingerprint, save.parent, entries, whole=not self._sliceable)
         if not self._store.contains(key):
-            payload = self._dump(slot, save.start, end)
+            payload = (
+                self._runner.dump(slot.seq_id, save.position, position)
+                if self._sliceable
+                else self._runner.dump_whole(slot.seq_id)
+            )
             if not payload:
                 logger.warning("a part of the KV cache could not be copied out; it is not saved")
                 save.n_entries = save.start
@@ -289,14 +298,8 @@ class DiskCache:
                 self._fingerprint, save.parent, entries, payload, owner=save.owner, whole=not self._sliceable
             )
         save.keys.append(key)
-        save.start, save.parent = end, key
+        save.start, save.position, save.parent = end, position, key
         return True
-
-    def _dump(self, slot: CachedSequence, start: int, end: int) -> bytes:
-        if not self._sliceable:
-            return self._runner.dump_whole(slot.seq_id)
-        first = count_positions(slot.entries[:start])
-        return self._runner.dump(slot.seq_id, first, first + count_positions(slot.entries[start:end]))
 
 
 def blocks(entries: Sequence[Entry], block_tokens: int = BLOCK_TOKENS) -> Iterator[tuple[int, int]]:
@@ -320,7 +323,7 @@ def _block_end(entries: Sequence[Entry], start: int, block_tokens: int) -> int:
 def _full_blocks_end(entries: Sequence[Entry], block_tokens: int) -> int:
     full = 0
     for start, end in blocks(entries, block_tokens):
-        if count_tokens(list(entries[start:end])) >= block_tokens:
+        if count_tokens(entries[start:end]) >= block_tokens:
             full = end
     return full
 

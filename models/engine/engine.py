@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hearth.models.engine.counters import EngineCounters
-from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
+from hearth.models.engine.core import EngineCore
+from hearth.models.engine.disk_cache import KvStore
 from hearth.models.engine.loading import EngineParts, load_parts
 from hearth.models.engine.options import EngineOptions
-from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
-from hearth.models.engine.prompt import MediaSpan, Prompt, count_positions, count_tokens
+from hearth.models.engine.prompt import Prompt
 from hearth.models.engine.request_checks import MAX_SEED, check_request
-from hearth.models.engine.runner import Runner
-from hearth.models.engine.sampler import TokenSampler
-from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence, SequenceHandle
-from hearth.models.engine.speculation import Speculation, StepCosts
-from hearth.models.errors import ContextOverflowError, EngineError, HearthError
-from hearth.models.llama import DecodeStatus
-from hearth.models.types import CacheReport, FinishReason, GenerationRequest, ModelInfo
+from hearth.models.errors import ContextOverflowError, EngineError
+from hearth.models.types import GenerationRequest, ModelInfo
 
-logger = logging.getLogger("hearth.engine")
 T = TypeVar("T")
 
-LONG_NODES_PER_LAYER = 4
-RESERVED_CELLS = 64  # kept free for the answer of every running request when another is let in
-MAX_BACKGROUND_WAIT_S = 0.02  # how long a cancel may go unnoticed while a picture is encoded or a block read
 FLUSH_TIMEOUT_S = 30.0  # for what is to be written when the engine closes
 
 
@@ -55,39 +39,12 @@ class LlamaEngine:
         """Takes ownership of all. Use ``LlamaEngine.load``."""
         self._parts = parts
         self._model = model = parts.model
-        self._context = context = parts.context
-        self._info = info = parts.info
-        self._draft = parts.draft
-        self._options = options
+        self._info = parts.info
         self._store = store
-        self._counters = EngineCounters()
-        # a state can neither be cut nor taken back: only what extends it finds it, and a decode is never broken off
-        self._sliceable = sliceable = not (model.is_recurrent or model.is_hybrid)
-        self._interrupt = context.abort.set if sliceable else _nothing
-        self._runner = Runner(context, scratch_id=options.n_sequences, sliceable=sliceable)
-        self._cache = PrefixCache(options.n_sequences, sliceable=sliceable)
-        self._disk = (
-            DiskCache(
-                store,
-                info.fingerprint,
-                self._runner,
-                self._cache,
-                sliceable=sliceable,
-                n_swa=model.n_swa,
-                min_worth_s=options.kv_min_worth_s,
-            )
-            if store
-            else None
-        )
-        self._scheduler = Scheduler(
-            max_running=min(options.n_parallel, options.n_sequences),
-            max_chunk_tokens=context.n_batch,
-            interruptible=sliceable,
-        )
-        self._costs = StepCosts()
-        self._encode_s = 0.0  # what the last picture took
-        self._looks_up = options.prompt_lookup and sliceable
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="hearth-encode")
+        self._abort = parts.context.abort
+        # a state that can neither be cut nor taken back does not survive a decode that is broken off
+        self._interrupt = _nothing if model.is_recurrent or model.is_hybrid else self._abort.set
+        self._core = EngineCore(parts, options, store)
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()  # closing against submitting and against reading the vocabulary
@@ -145,7 +102,7 @@ class LlamaEngine:
         sequence = Sequence(request, prompt, seed=secrets.randbelow(MAX_SEED + 1) if given is None else given)
         with self._lock:
             self._check_open()
-            self._commands.put(partial(self._scheduler.add, sequence))
+            self._commands.put(partial(self._core.add, sequence))
         return SequenceHandle(sequence, self._interrupt)
 
     def tokenize(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]:
@@ -164,21 +121,21 @@ class LlamaEngine:
 
     def check_integrity(self) -> None:
         """Compares what the prefix cache believes with the KV cache. Raises EngineError if they differ."""
-        self._on_thread(self._compare_cache)
+        self._on_thread(self._core.check_integrity)
 
     def forget(self, owner: str) -> int:
         """Deletes the saved KV blocks that only ``owner`` uses, and returns how many. They are gone on return."""
-        return self._on_thread(lambda: self._disk.forget(owner) if self._disk else 0)
+        return self._on_thread(lambda: self._core.forget(owner))
 
     def flush(self) -> None:
         """Returns when all that is to be saved of the KV cache is on disk."""
-        self._on_thread(lambda: self._disk.work(None) if self._disk else None)
+        self._on_thread(self._core.save_all)
         if self._store is not None:
             self._store.flush()
 
     def stats(self) -> dict[str, float]:
         """What the engine has done since it was loaded; see EngineCounters."""
-        return self._on_thread(self._snapshot)
+        return self._on_thread(self._core.snapshot)
 
     def _on_thread(self, function: Callable[[], T]) -> T:
         done: Future[T] = Future()
@@ -212,391 +169,28 @@ class LlamaEngine:
         if self._closed:
             raise EngineError("the engine is closed; load the model again")
 
-    # From here on: the engine's thread.
-
     def _loop(self) -> None:
+        """The engine's thread."""
         while True:
             self._take_commands()
+            # cleared first: whoever cancels or closes marks that and then sets the flag, so that nothing is missed
+            self._abort.clear()
             if self._closed:
                 break
-            if self._has_work():
+            if self._core.has_work:
                 try:
-                    self._step()
+                    self._core.step()
                 except Exception as error:  # a mistake of ours costs the requests that run, not the engine
-                    self._start_over(error)
+                    self._core.start_over(error)
         self._take_commands(wait=False)
-        for sequence in list(self._scheduler.running):
-            self._end(sequence, "cancelled")
-        for sequence in self._scheduler.waiting:
-            sequence.fail(EngineError("the engine was closed before this request began"))
-        self._encoder.shutdown(wait=False, cancel_futures=True)
-        if self._disk is not None:
-            self._disk.work(None)
-
-    def _start_over(self, error: Exception) -> None:
-        """After a step failed in a way that nobody foresaw: all requests end, nothing in the KV cache is trusted."""
-        if self._disk is not None:
-            self._disk.drop_saves()
-        self._fail(list(self._scheduler.running), error)
-        while self._scheduler.waiting:
-            self._scheduler.waiting.popleft().fail(EngineError(f"the engine failed ({error}); ask again"))
-        self._context.clear()
-        for slot in self._cache.sequences:
-            self._cache.clear(slot)
-
-    def _has_work(self) -> bool:
-        return self._scheduler.has_work or (self._disk is not None and self._disk.has_work)
+        self._core.shut_down()
 
     def _take_commands(self, *, wait: bool = True) -> None:
         """Carries out what was asked for; sleeps until something is, if there is nothing else to do."""
-        if wait and not self._has_work() and not self._closed:
+        if wait and not self._core.has_work and not self._closed:
             self._commands.get()()
         while not self._commands.empty():
             self._commands.get()()
-
-    def _step(self) -> None:
-        # cleared first: whoever cancels marks the request and then sets the flag, so that no cancel is lost
-        self._context.abort.clear()
-        if self._closed:
-            return
-        started_s, native_s = time.perf_counter(), self._runner.native_s
-        for sequence in list(self._scheduler.running):
-            if sequence.cancelled:
-                self._end(sequence, "cancelled")
-        for sequence in self._scheduler.admit(self._has_room):
-            self._start(sequence)
-        self._restore_some()
-        draft_s = self._draft.guess_for(self._scheduler.running) if self._draft is not None else 0.0
-        chunks = self._scheduler.schedule()
-        if chunks:
-            self._carry_out(chunks)
-            in_native_s = self._runner.native_s - native_s + draft_s
-            self._counters.step(time.perf_counter() - started_s, in_native_s, draft_s, chunks)
-        if self._disk is not None and self._disk.has_work:
-            self._disk.work(MAX_STEP_S)
-        if not chunks:
-            self._wait_for_background()
-
-    def _has_room(self, sequence: Sequence) -> bool:
-        if self._model.is_recurrent:
-            return True
-        reserved = RESERVED_CELLS * (len(self._scheduler.running) + 1)
-        needed = self._cache.cells_in_use() + self._cache.cells_needed(sequence.entries)
-        return needed + reserved <= self._info.n_ctx
-
-    def _start(self, sequence: Sequence) -> None:
-        """Gives a sequence its place in the KV cache, with as much of its prompt as is there already."""
-        try:
-            entries = sequence.entries
-            choice = self._cache.choose(entries)
-            if choice is None:
-                raise EngineError("more requests run than there are KV sequences")
-            if self._disk is not None:
-                self._disk.settle(choice.target)
-            placement = self._cache.place(entries)
-            assert placement is not None
-            slot = sequence.slot = placement.target
-            if not self._runner.place(placement.source.seq_id, slot.seq_id, sequence.position(placement.n_matched)):
-                self._cache.clear(slot)
-            self._free_cells(self._cache.cells_needed(entries))
-            if sequence.sampler is None:
-                sampling, seen = sequence.request.sampling, sequence.prompt.entries
-                sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
-                sequence.found = CacheReport(memory_tokens=count_tokens(slot.entries))
-                if self._looks_up or self._draft is not None:
-                    sequence.speculation = Speculation(
-                        seen,
-                        self._costs,
-                        lookup=self._looks_up,
-                        draft_vocab=self._draft.n_vocab if self._draft is not None else 0,
-                        greedy=sampling.temperature == 0,
-                    )
-            if self._disk is not None:
-                sequence.restore = self._disk.begin(entries, len(slot.entries))
-            if sequence.restore is None:
-                self._begin_prefill(sequence)
-        except Exception as error:  # whatever it is, it belongs to this request; the thread goes on
-            self._fail([sequence], error)
-
-    def _restore_some(self) -> None:
-        for sequence in [running for running in self._scheduler.running if running.restore is not None]:
-            restore, slot = sequence.restore, sequence.slot
-            assert self._disk is not None
-            assert restore is not None
-            assert slot is not None
-            try:
-                n_tokens = self._disk.advance(restore, slot, sequence.entries, sequence.request.owner)
-                if n_tokens is not None:
-                    sequence.restore = None
-                    sequence.restore_s += time.monotonic() - restore.started_s
-                    if not sequence.output:
-                        n_memory = min(sequence.found.memory_tokens, n_tokens)
-                        sequence.found = CacheReport(n_memory, n_tokens - n_memory)
-                    self._begin_prefill(sequence)
-            except Exception as error:  # as above
-                self._fail([sequence], error, forget=True)
-
-    def _begin_prefill(self, sequence: Sequence) -> None:
-        if not sequence.output:
-            found = sequence.found
-            self._counters.request(sequence.prompt.n_tokens, found)
-            n_found = found.memory_tokens + found.disk_tokens
-            if n_found + 1 < sequence.prompt.n_tokens:
-                sequence.found = CacheReport(found.memory_tokens, found.disk_tokens, self._why_no_more(n_found))
-        sequence.report_prefill()
-        self._encode_ahead(sequence)
-
-    def _why_no_more(self, n_found: int) -> str:
-        if self._sliceable:
-            return f"what is cached differs or ends after {n_found:,} tokens" if n_found else "nothing is cached"
-        longest = f"the longest that it begins with has {n_found:,} tokens" if n_found else "it begins with none"
-        return f"this model's state cannot be cut, so that only whole checkpoints serve a prompt: {longest}"
-
-    def _encode_ahead(self, sequence: Sequence) -> None:
-        """Has the next picture of a prompt encoded while the text before it is read."""
-        done = sequence.num_computed_entries
-        index = next((index for index in sequence.prompt.media if index >= done), None)
-        if index is not None and index not in sequence.embeddings:
-            media = sequence.prompt.media[index]
-
-            def encode() -> NDArray[np.float32]:
-                embeddings, elapsed_s = self._runner.embed(media, lambda: sequence.cancelled)
-                sequence.encode_s += elapsed_s
-                self._encode_s = elapsed_s
-                return embeddings
-
-            sequence.embeddings[index] = self._encoder.submit(encode)
-
-    def _wait_for_background(self) -> None:
-        """Sleeps until a picture is encoded or a block read, if that is all there is to do."""
-        futures: list[Future[Any]] = []
-        for sequence in self._scheduler.running:
-            if sequence.restore is not None:
-                futures += [future for _, _, future in list(sequence.restore.pending)[:1]]
-            else:
-                futures += [future for future in sequence.embeddings.values() if not future.done()]
-        if futures:
-            wait_for(futures, MAX_BACKGROUND_WAIT_S, "FIRST_COMPLETED")
-        elif self._disk is not None and self._disk.has_work:
-            time.sleep(MAX_STEP_S)  # the writers have not kept up
-
-    def _carry_out(self, chunks: list[Chunk]) -> None:
-        sequences = [chunk.sequence for chunk in chunks]
-        first = chunks[0]
-        if isinstance(first, MediaChunk):
-            error = first.sequence.embeddings[first.index].exception()
-            if error is not None:
-                self._fail(sequences, error)
-                return
-        try:
-            started_s = time.perf_counter()
-            status, rows = self._runner.run(chunks)
-            elapsed_s = time.perf_counter() - started_s
-        except Exception as error:  # as above
-            self._fail(sequences, error, forget=True)
-            self._distrust_states(chunks)
-            return
-        if status is DecodeStatus.DONE:
-            self._scheduler.measured(chunks, elapsed_s)
-            self._note_costs(chunks, elapsed_s)
-            for chunk, row in zip(chunks, rows, strict=True):
-                try:
-                    self._postprocess(chunk, row, elapsed_s)
-                except Exception as error:  # as above
-                    self._fail([chunk.sequence], error, forget=True)
-        else:
-            self._undo(chunks)
-            if status is DecodeStatus.NO_CELLS and not self._drop_guesses(chunks):
-                self._make_room(sequences)
-            else:
-                self._distrust_states(chunks)
-
-    @staticmethod
-    def _drop_guesses(chunks: list[Chunk]) -> bool:
-        """Has the requests do without guesses for a while, which take cells too. False if there were none."""
-        answers = [chunk for chunk in chunks if isinstance(chunk, TokenChunk) and chunk.is_answer]
-        guessing = [chunk.sequence.speculation for chunk in answers if len(chunk.tokens) > 1]
-        for speculation in guessing:
-            if speculation is not None:
-                speculation.pause()
-        return bool(guessing)
-
-    def _note_costs(self, chunks: list[Chunk], elapsed_s: float) -> None:
-        n_guesses = 0
-        for chunk in chunks:
-            if not (isinstance(chunk, TokenChunk) and chunk.is_answer):
-                self._costs.mixed()
-                return
-            n_guesses += len(chunk.tokens) - 1
-        self._costs.measured(len(chunks), n_guesses, elapsed_s)
-
-    def _postprocess(self, chunk: Chunk, row: int, elapsed_s: float) -> None:
-        sequence = chunk.sequence
-        if isinstance(chunk, TokenChunk) and chunk.is_answer:
-            self._go_on(sequence, chunk, row)
-            return
-        slot = _slot(sequence)
-        if isinstance(chunk, TokenChunk):
-            self._cache.extend(slot, chunk.tokens)
-            # a decode can be interrupted between graph nodes; the longest are a layer's feed-forward products
-            self._scheduler.limit_latency(len(chunk.tokens), elapsed_s / (LONG_NODES_PER_LAYER * self._model.n_layer))
-        else:
-            self._cache.extend(slot, [chunk.span])
-            del sequence.embeddings[chunk.index]
-            self._encode_ahead(sequence)
-        sequence.prefill_s += elapsed_s
-        sequence.report_prefill()
-        self._save_interim(sequence, slot, chunk)
-        if chunk.n_wanted:
-            reason = self._take(sequence, self._sample(sequence, row))
-            if reason is not None:
-                self._end(sequence, reason)
-
-    def _go_on(self, sequence: Sequence, chunk: TokenChunk, row: int) -> None:
-        """Samples behind the last token, and behind every guess that came true."""
-        tokens = chunk.tokens
-        reason: FinishReason | None = None
-        n_valid = 0
-        while n_valid < len(tokens):
-            token = self._sample(sequence, row + n_valid)
-            n_valid += 1
-            reason = self._take(sequence, token)
-            if reason is not None or n_valid == len(tokens) or token != tokens[n_valid]:
-                break
-        slot = _slot(sequence)
-        self._cache.extend(slot, tokens[:n_valid])
-        if n_valid < len(tokens) and not self._runner.truncate(slot.seq_id, chunk.position + n_valid):
-            self._cache.clear(slot)
-        if sequence.speculation is not None and len(tokens) > 1:
-            sequence.speculation.checked(len(tokens) - 1, n_valid - 1)
-            self._counters.guessed(len(tokens) - 1, n_valid - 1)
-        if reason is not None:
-            self._end(sequence, reason)
-
-    @staticmethod
-    def _sample(sequence: Sequence, row: int) -> int:
-        if sequence.sampler is None:
-            raise EngineError(f"request {sequence.request.request_id} has no sampler")
-        token = sequence.sampler.sample(row)
-        sequence.note_logprobs(sequence.sampler.logprobs(row, token))
-        return token
-
-    def _take(self, sequence: Sequence, token: int) -> FinishReason | None:
-        """Adds a token to the answer; the reason if that ends it."""
-        if sequence.speculation is not None:
-            sequence.speculation.note((token,))
-        if self._model.is_eog(token):
-            sequence.note_token(token)
-            return "stop"
-        if sequence.append(token, self._model.piece(token)):
-            return "stop"
-        if len(sequence.output) >= sequence.request.max_tokens or sequence.num_tokens >= self._info.n_ctx:
-            return "length"
-        return None
-
-    def _save_interim(self, sequence: Sequence, slot: CachedSequence, chunk: Chunk) -> None:
-        """Saves what a prompt has come to, so that a crash in the answer does not lose it."""
-        n_new = len(chunk.tokens) if isinstance(chunk, TokenChunk) else chunk.span.n_tokens
-        if self._disk is not None and self._disk.due(slot, n_new, at_end=bool(chunk.n_wanted)):
-            self._disk.save(slot, sequence.request.owner, cost_s=self._cost_s(slot), final=False)
-
-    def _cost_s(self, slot: CachedSequence) -> float:
-        """What it would take to compute again what a sequence holds, by what was measured."""
-        n_pictures = sum(isinstance(entry, MediaSpan) for entry in slot.entries)
-        return count_tokens(slot.entries) * (self._scheduler.prefill_token_s or 0.0) + n_pictures * self._encode_s
-
-    def _undo(self, chunks: list[Chunk]) -> None:
-        """Takes back what a decode that did not finish left in the KV cache."""
-        for chunk in chunks:
-            slot = chunk.sequence.slot
-            if slot is not None and not self._runner.truncate(slot.seq_id, chunk.position):
-                self._cache.clear(slot)
-
-    def _distrust_states(self, chunks: list[Chunk]) -> None:
-        """Forgets all sequences of a recurrent model after a decode of several broke off: llama.cpp moves the states of
-        others out of their way, and notes them as moved before they are. What runs is computed again."""
-        if not self._sliceable and len(chunks) > 1:
-            for slot in self._cache.sequences:
-                self._runner.forget(slot.seq_id)
-                self._cache.clear(slot)
-
-    def _free_cells(self, n_cells: int) -> None:
-        """Empties idle sequences until ``n_cells`` are free, as far as there are idle ones."""
-        if self._model.is_recurrent:  # it has a state for every sequence, and no cells
-            return
-        while self._info.n_ctx - self._cache.cells_held() < n_cells:
-            victim = self._cache.next_victim()
-            if victim is None:
-                return
-            self._evict(victim)
-
-    def _evict(self, slot: CachedSequence) -> None:
-        if self._disk is not None:
-            self._disk.settle(slot)
-        self._runner.forget(slot.seq_id)
-        self._cache.evicted(slot)
-
-    def _make_room(self, sequences: list[Sequence]) -> None:
-        """After a decode found no free cells: an idle sequence goes, or the youngest request waits on disk."""
-        victim = self._cache.next_victim()
-        if victim is not None:
-            self._evict(victim)
-            return
-        preempted = self._scheduler.preempt()
-        if preempted is None:
-            self._fail(sequences, EngineError(f"the KV cache of {self._info.n_ctx:,} tokens is full; raise n_ctx"))
-            return
-        self._counters.n_preempted += 1
-        slot, preempted.slot, preempted.restore = preempted.slot, None, None
-        if slot is not None:
-            if self._disk is not None:
-                self._disk.save(slot, preempted.request.owner, cost_s=self._cost_s(slot), final=True)
-            self._cache.release(slot)
-            self._evict(slot)
-
-    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
-        if self._disk is not None and sequence.slot is not None:
-            self._disk.save(sequence.slot, sequence.request.owner, cost_s=self._cost_s(sequence.slot), final=True)
-        self._release(sequence)
-        sequence.finish(reason)
-
-    def _fail(self, sequences: list[Sequence], error: BaseException, *, forget: bool = False) -> None:
-        if not isinstance(error, HearthError):
-            logger.error("request failed", exc_info=error)
-            cause, error = error, EngineError(f"the engine failed: {type(error).__name__}: {error}")
-            error.__cause__ = cause
-        for sequence in sequences:
-            if forget and sequence.slot is not None:
-                self._runner.forget(sequence.slot.seq_id)
-                self._cache.clear(sequence.slot)
-            self._release(sequence)
-            sequence.fail(error)
-
-    def _release(self, sequence: Sequence) -> None:
-        """Gives back the KV sequence, which keeps its contents for later prompts, and the sampler."""
-        self._scheduler.remove(sequence)
-        if sequence.sampler is not None:
-            sequence.sampler.close()
-            sequence.sampler = None
-        if sequence.slot is not None:
-            self._cache.release(sequence.slot)
-            sequence.slot = None
-
-    def _compare_cache(self) -> None:
-        self._cache.check()
-        for slot in self._cache.sequences:
-            n_believed, n_held = count_positions(slot.entries), self._runner.num_positions(slot.seq_id)
-            if n_believed != n_held:
-                raise EngineError(f"KV sequence {slot.seq_id} holds {n_held} positions, {n_believed} were expected")
-
-    def _snapshot(self) -> dict[str, float]:
-        return {
-            **self._counters.as_dict(),
-            "running": len(self._scheduler.running),
-            "waiting": len(self._scheduler.waiting),
-            "cells_held": self._cache.cells_held(),
-            "cells": self._info.n_ctx,
-        }
 
 
 def _nothing() -> None:
@@ -611,9 +205,3 @@ def _settle(future: Future[T], function: Callable[[], T]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
-
-
-def _slot(sequence: Sequence) -> CachedSequence:
-    if sequence.slot is None:
-        raise EngineError(f"request {sequence.request.request_id} has no KV sequence")
-    return sequence.slot

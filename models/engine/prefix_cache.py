@@ -15,10 +15,11 @@ ON_DISK_SHARE = 0.05  # what restoring a saved token costs, of computing it
 
 @dataclass(slots=True, eq=False)
 class CachedSequence:
-    """One KV sequence. ``entries`` is exactly what it holds; only PrefixCache changes it."""
+    """One KV sequence. ``entries`` is exactly what it holds, in ``n_tokens`` cells; only PrefixCache changes it."""
 
     seq_id: int
     entries: list[Entry] = field(default_factory=list)
+    n_tokens: int = 0
     busy: bool = False
     on_disk: bool = False  # all of it was saved: losing it costs a restore only
     last_used: int = 0
@@ -93,12 +94,14 @@ class PrefixCache:
     def extend(self, sequence: CachedSequence, entries: Sequence[Entry]) -> None:
         """Notes that ``entries`` were added to the sequence."""
         sequence.entries.extend(entries)
+        sequence.n_tokens += count_tokens(entries)
         sequence.on_disk = False
         self.tree.extend(sequence.seq_id, entries)
 
     def truncate(self, sequence: CachedSequence, n_entries: int) -> None:
         """Notes that only the first ``n_entries`` are left."""
         if n_entries < len(sequence.entries):
+            sequence.n_tokens -= count_tokens(sequence.entries[n_entries:])
             del sequence.entries[n_entries:]
             self.tree.truncate(sequence.seq_id, n_entries)
 
@@ -135,13 +138,14 @@ class PrefixCache:
         """KV cells that ``entries`` take beside those of busy sequences that they share a prefix with."""
         n_matched, holders = self.tree.match(entries)
         shared = n_matched if any(self.sequences[seq_id].busy for seq_id in holders) else 0
-        return count_tokens(list(entries[shared:]))
+        return count_tokens(entries[shared:])
 
     def check(self) -> None:
         """Raises AssertionError if the tree does not hold what the sequences do."""
         self.tree.check()
         for sequence in self.sequences:
             assert self.tree.entries(sequence.seq_id) == sequence.entries, f"sequence {sequence.seq_id} differs"
+            assert sequence.n_tokens == count_tokens(sequence.entries), f"sequence {sequence.seq_id} is miscounted"
 
     def _best_match(self, entries: Sequence[Entry]) -> tuple[CachedSequence | None, int]:
         if not self._sliceable:

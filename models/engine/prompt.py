@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -32,11 +33,11 @@ def entry_n_pos(entry: Entry) -> int:
     return entry.n_pos if isinstance(entry, MediaSpan) else 1
 
 
-def count_tokens(entries: list[Entry]) -> int:
+def count_tokens(entries: Iterable[Entry]) -> int:
     return sum(entry_n_tokens(entry) for entry in entries)
 
 
-def count_positions(entries: list[Entry]) -> int:
+def count_positions(entries: Iterable[Entry]) -> int:
     return sum(entry_n_pos(entry) for entry in entries)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hearth.models.detokenizer import Detokenizer, StopMatcher
 from hearth.models.engine.prefix_cache import CachedSequence
-from hearth.models.engine.prompt import Entry, Prompt, count_tokens
+from hearth.models.engine.prompt import Entry, Prompt
 from hearth.models.engine.sampler import TokenSampler
 from hearth.models.errors import HearthError
 from hearth.models.types import (
@@ -52,7 +52,9 @@ class Sequence:
         self.seed = seed
         self.phase = Phase.WAITING
         self.cancelled = False
+        self.is_forgotten = False  # its owner is: nothing of it is saved any more
         self.events: SimpleQueue[EngineEvent] = SimpleQueue()
+        self._unsent: list[EngineEvent] = []
         self.slot: CachedSequence | None = None  # its KV sequence while it runs
         self.sampler: TokenSampler | None = None
         self.speculation: Speculation | None = None
@@ -74,6 +76,11 @@ class Sequence:
         self.restore_s = 0.0
         self.encode_s = 0.0
         self.prefill_s = 0.0
+
+    @property
+    def owner(self) -> str | None:
+        """Whose saved KV blocks its own become."""
+        return None if self.is_forgotten else self.request.owner
 
     @property
     def seq_id(self) -> int:
@@ -163,10 +170,17 @@ class Sequence:
                 self._note_queued()
                 self._end_with(self._finished("cancelled"))
 
+    def send(self) -> None:
+        """Hands what happened to whoever reads ``events``. Once a step, when all requests have theirs: every reader
+        that wakes wants Python's lock, and holds up the rest of the step otherwise."""
+        for event in self._unsent:
+            self.events.put(event)
+        self._unsent.clear()
+
     def report_prefill(self) -> None:
-        """Sends how much of the prompt is in the KV cache."""
-        n_done = count_tokens(self._running_slot().entries)
-        self.events.put(PrefillProgress(min(n_done, self.prompt.n_tokens), self.prompt.n_tokens))
+        """Tells how much of the prompt is in the KV cache."""
+        n_done = self._running_slot().n_tokens
+        self._unsent.append(PrefillProgress(min(n_done, self.prompt.n_tokens), self.prompt.n_tokens))
 
     def append(self, token: int, piece: bytes) -> bool:
         """Takes a sampled token that is no end-of-generation token. True if a stop string was met."""
@@ -202,7 +216,8 @@ class Sequence:
 
     def _end_with(self, event: EngineEvent) -> None:
         self.phase = Phase.ENDED
-        self.events.put(event)
+        self._unsent.append(event)
+        self.send()
 
     def _emit(self, text: str) -> bool:
         shown, self._stopped = self._stops.push(text)
@@ -212,7 +227,7 @@ class Sequence:
     def _show(self, text: str) -> None:
         if text:
             self._text.append(text)
-            self.events.put(TextDelta(text, tuple(self._logprobs[self._n_logprobs_sent :])))
+            self._unsent.append(TextDelta(text, tuple(self._logprobs[self._n_logprobs_sent :])))
             self._n_logprobs_sent = len(self._logprobs)
 
     def _finished(self, reason: FinishReason) -> Finished:

@@ -32,17 +32,20 @@ def within(logits: Logits, best: float, depth: float) -> Indices:
 def likeliest(logits: Logits, best: float, k: int) -> Indices:
     """The ``k`` likeliest tokens (fewer if the rest is at -inf) and some more, not sorted."""
     depth = FIRST_DEPTH
-    found = within(logits, best, depth)
-    while len(found) < k and not math.isinf(depth):
+    found = logits > best - depth  # counting them is ten times as fast as listing them
+    n_found = np.count_nonzero(found)
+    while n_found < k and not math.isinf(depth):
         depth = depth * 2 if depth < DEEPEST else math.inf
-        found = within(logits, best, depth)
-    while len(found) > max(SMALL, 4 * k):  # logits that are nearly equal
+        found = logits > best - depth
+        n_found = np.count_nonzero(found)
+    while n_found > max(SMALL, 4 * k):  # logits that are nearly equal
         depth /= 2
-        fewer = within(logits, best, depth)
-        if not k <= len(fewer) < len(found):
+        fewer = logits > best - depth
+        n_fewer = np.count_nonzero(fewer)
+        if not k <= n_fewer < n_found:
             break
-        found = fewer
-    return found
+        found, n_found = fewer, n_fewer
+    return np.flatnonzero(found)
 
 
 def nucleus(logits: Logits, best: float, mass: float, temperature: float = 1.0) -> Indices:

@@ -93,6 +93,14 @@ def test_greedy_equals_the_reference(tiny_model: Path, engine: LlamaEngine) -> N
     reference.close()
 
 
+def test_an_integrity_error_is_the_engines(engine: LlamaEngine) -> None:
+    finish(engine, TextSegment(prompt_tokens(20)))
+    sequence = max(engine._core._cache.sequences, key=lambda one: len(one.entries))
+    sequence.entries.pop()
+    with pytest.raises(EngineError, match="lost count"):
+        engine.check_integrity()
+
+
 def test_a_second_turn_reads_only_what_is_new(engine: LlamaEngine, load_engine: LoadEngine) -> None:
     first = prompt_tokens(100)
     answer = finish(engine, TextSegment(first), max_tokens=20)

@@ -76,8 +76,8 @@ def start(models: dict[str, Path], architecture: Architecture, tmp_path: Path) -
             **{"n_threads": 1, "n_ctx": 1024, "prompt_lookup": False, "kv_min_worth_s": 0.0, **options}
         )
         engine = LlamaEngine.load(models[architecture.name], given, store=store)
-        if engine._disk is not None:
-            engine._disk.checkpoint_tokens = checkpoint_tokens or engine._disk.checkpoint_tokens
+        if engine._core._disk is not None:
+            engine._core._disk.checkpoint_tokens = checkpoint_tokens or engine._core._disk.checkpoint_tokens
         running.append(engine)
         return engine
 
@@ -277,7 +277,7 @@ def test_a_window_whose_cells_were_given_away_is_not_built_on(start: Start, n_sh
     answer(engine, tokens(100, 2), n=2)
     answer(engine, tokens(100, 3), n=2)  # takes the place of the first, and what it lacks from the long one
     engine.check_integrity()
-    n_gone = max(engine._context.seq_pos_min(slot.seq_id) for slot in engine._cache.sequences)
+    n_gone = max(engine._core._context.seq_pos_min(slot.seq_id) for slot in engine._core._cache.sequences)
     assert 60 - SLIDING_WINDOW < n_gone < 200 - SLIDING_WINDOW
     branch = (*long[:n_shared], *tokens(20, 3))
     found = answer(engine, branch)
@@ -373,7 +373,7 @@ def test_guesses_are_made_only_where_they_can_be_taken_back(start: Start, archit
 
 def break_off_once(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> list[int]:
     """Has the first decode of several sequences aborted by llama.cpp, or fail."""
-    context, hits = engine._context, list[int]()
+    context, hits = engine._core._context, list[int]()
     decode = context.decode_tokens
 
     def once(ids: Any, positions: Any, seq_ids: Any, wanted: Any) -> Any:
@@ -466,14 +466,14 @@ def test_a_cancel_is_noticed_within_a_picture(start: Start, architecture: Archit
     said = answer(engine, tokens(60))
     handles: list[RequestHandle] = []
     pieces: list[int] = []
-    decode = engine._context.decode_embeddings
+    decode = engine._core._context.decode_embeddings
 
     def count(rows: NDArray[np.float32], *rest: Any) -> Any:
         pieces.append(len(rows))
         handles[0].cancel()
         return decode(rows, *rest)
 
-    engine._context.decode_embeddings = count  # type: ignore[method-assign]
+    engine._core._context.decode_embeddings = count  # type: ignore[method-assign]
     picture = MediaSegment("p", 400, 400, lambda: np.ones((400, N_EMBD), np.float32))
     handles.append(submit(engine, tokens(10, 3), picture))
     assert result(handles[0]).reason == "cancelled"

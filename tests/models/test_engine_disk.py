@@ -10,10 +10,19 @@ import pytest
 import tiny_gguf
 from numpy.typing import NDArray
 
-from hearth.models.engine import EngineOptions, LlamaEngine
+from hearth.models.engine import EngineOptions, LlamaEngine, disk_cache
 from hearth.models.engine.disk_cache import BLOCK_TOKENS, blocks
 from hearth.models.engine.prompt import Entry, MediaSpan, count_tokens
-from hearth.models.types import Failed, Finished, GenerationRequest, MediaSegment, SamplingParams, Segment, TextSegment
+from hearth.models.types import (
+    Failed,
+    Finished,
+    GenerationRequest,
+    MediaSegment,
+    SamplingParams,
+    Segment,
+    TextDelta,
+    TextSegment,
+)
 from hearth.store.kv_blocks import KvBlockStore
 
 Open = Callable[..., LlamaEngine]
@@ -159,6 +168,26 @@ def test_forgetting_a_chat_deletes_what_only_it_used(start: Open, tmp_path: Path
     engine = start()
     assert answer(engine, TextSegment((*tokens(512), *tokens(300, 20)))).cache.disk_tokens == 512
     assert answer(engine, TextSegment((*tokens(512), *tokens(300, 21)))).usage.cached_tokens == 811
+
+
+def test_a_running_answer_of_a_forgotten_chat_is_not_saved(start: Open, tmp_path: Path) -> None:
+    engine = start()
+    prompt = TextSegment(tokens(LONG))
+    handle = engine.submit(GenerationRequest("r", (prompt,), max_tokens=400, owner="chat"))
+    events = handle.events()
+    assert any(isinstance(event, TextDelta) for event in events)
+    engine.forget("chat")
+    assert isinstance(list(events)[-1], Finished)
+    engine.flush()
+    assert list((tmp_path / "kv").glob("*/*")) == []
+    assert answer(start(), prompt).cache.disk_tokens == 0
+
+
+def test_all_is_saved_although_little_may_wait(start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_cache, "MAX_PENDING_BYTES", 1)
+    prompt = TextSegment(tokens(LONG))
+    answer(start(), prompt)
+    assert answer(start(), prompt).cache.disk_tokens == LONG - 1
 
 
 def test_another_model_or_kv_type_finds_nothing(start: Open, tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def compare(plain: LlamaEngine, guessing: LlamaEngine, *requests: GenerationRequ
         expected, got = result(plain.submit(wanted)), result(guessing.submit(wanted))
         assert (got.tokens, got.text, got.reason) == (expected.tokens, expected.text, expected.reason)
     guessing.check_integrity()
-    assert guessing._draft is None or not guessing._draft._failed
+    draft = guessing._core._draft
+    assert draft is None or not draft._failed
     return guessing.stats()
 
 
