@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hearth.settings import Settings
 from hearth.store.conversations import ConversationStore
 from hearth.turn import Turn, TurnInput
 
+STOP_S = 10.0  # a turn that was cancelled has ended by then, on a busy machine too
 _POLL_S = 0.05  # how often a waiting stream looks whether its caller has cancelled
 
 
@@ -35,9 +37,10 @@ class Assistant:
             settings = Settings(**{**settings.model_dump(exclude_unset=True), **overrides})
         self.settings = settings
         self._runtime = Runtime(settings)
+        self.conversations.while_deleting = self._deleting
         self.memory = Memory(self._runtime)
         self._turns: dict[Turn, threading.Thread] = {}
-        self._busy: set[str] = set()  # conversations with a running turn
+        self._going: set[str] = set()  # conversations that are being deleted
         self._turns_lock = threading.Lock()
         self._closed = False
 
@@ -132,9 +135,10 @@ class Assistant:
             return
         events: queue.SimpleQueue[TurnEvent] = queue.SimpleQueue()
         turn = Turn(self._runtime, self.memory, given, events.put)
-        thread = self._start(turn, conversation)
-        if thread is None:
-            yield TurnFailed(RequestError(f"conversation {conversation} is being answered; wait or stop it first"))
+        try:
+            thread = self._start(turn)
+        except RequestError as error:
+            yield TurnFailed(error)
             return
         asked_to_stop = False
         try:
@@ -197,7 +201,7 @@ class Assistant:
         for turn in running:
             turn.cancel()
         for thread in running.values():
-            thread.join(timeout=10)
+            thread.join(STOP_S)
         self._runtime.close()
 
     def __enter__(self) -> Assistant:
@@ -206,22 +210,47 @@ class Assistant:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, turn: Turn, conversation: str | None) -> threading.Thread | None:
-        """Begins ``turn`` on a thread of its own; None if its conversation has a running turn."""
-        thread = threading.Thread(target=self._run, args=(turn, conversation), name="hearth-turn", daemon=True)
+    def _start(self, turn: Turn) -> threading.Thread:
+        """Begins ``turn`` on a thread of its own. Raises RequestError if its conversation has a running turn or is
+        being deleted."""
+        conversation = turn.conversation_id
+        thread = threading.Thread(target=self._run, args=(turn,), name="hearth-turn", daemon=True)
         with self._turns_lock:
-            if conversation in self._busy:
-                return None
-            if conversation is not None:
-                self._busy.add(conversation)
+            if conversation in self._going:
+                raise RequestError(f"conversation {conversation} is being deleted; begin a new one")
+            if self._turns_of(conversation):
+                raise RequestError(f"conversation {conversation} is being answered; wait or stop it first")
+            thread.start()
             self._turns[turn] = thread
-        thread.start()
         return thread
 
-    def _run(self, turn: Turn, conversation: str | None) -> None:
+    def _run(self, turn: Turn) -> None:
         try:
             turn.run()
         finally:
             with self._turns_lock:
                 self._turns.pop(turn, None)
-                self._busy.discard(conversation or "")
+
+    def _turns_of(self, conversation: str | None) -> list[Turn]:
+        return [turn for turn in self._turns if conversation is not None and turn.conversation_id == conversation]
+
+    @contextmanager
+    def _deleting(self, conversation: str) -> Iterator[None]:
+        """Around the deletion of a conversation: its turn is stopped, no other begins, its KV blocks go first.
+
+        Raises EngineError if the turn does not end, StoreError if the blocks cannot be removed.
+        """
+        with self._turns_lock:
+            self._going.add(conversation)
+            running = {turn: self._turns[turn] for turn in self._turns_of(conversation)}
+        try:
+            for turn, thread in running.items():
+                turn.cancel()
+                thread.join(STOP_S)
+                if thread.is_alive():
+                    raise EngineError("the answer being written could not be stopped; the chat is kept, try again")
+            self._runtime.forget_conversation(conversation)
+            yield
+        finally:
+            with self._turns_lock:
+                self._going.discard(conversation)

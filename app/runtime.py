@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hearth.model_choice import ModelChoice, choose
 from hearth.models.errors import HearthError, ModelFileError
 from hearth.prompt import MediaRecord, PictureContent, PromptComposer
 from hearth.settings import Settings
+from hearth.store.kv_blocks import KvBlockStore
 from hearth.store.store import Store
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Runtime:
         self.isolates_engine = bool(settings.isolate_engine)
         self._choice: ModelChoice | None = None
         self.store = Store.open(settings.data_dir)
-        self.store.conversations.on_deleted = self._forget_conversation
+        self._kv_path = settings.data_dir / "kv"
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
         self.vision: Background[PictureEncoder] = Background("load-vision", self._load_vision)
         self.transcriber: Background[Transcriber] = Background("load-speech", self._load_transcriber)
@@ -136,24 +138,23 @@ class Runtime:
         settings = self.settings
         if settings.kv_disk_gib == 0:
             return None
-        path = settings.data_dir / "kv"
         budget = settings.kv_disk_gib
         if budget is None:
             budget = min(KV_DISK_MAX_GIB, KV_DISK_SHARE * disk_free_bytes(settings.data_dir) / GIB)
-        daily = settings.kv_daily_write_gib
-        return KvFolder(path, int(budget * GIB), None if daily is None else int(daily * GIB))
+        return KvFolder(self._kv_path, int(budget * GIB), int(settings.kv_daily_write_gib * GIB))
 
-    def _forget_conversation(self, conversation_id: str) -> None:
-        """Deletes the KV blocks that only this conversation used."""
-        engine = self.engine.settle()
-        if engine is not None:
+    def forget_conversation(self, conversation_id: str) -> None:
+        """Deletes the KV blocks that only this conversation used. Does not wait for a model that loads.
+
+        The folder is looked into even if the engine keeps nothing there now: an earlier one may have. Raises
+        StoreError, EngineError.
+        """
+        engine = self.engine.peek()
+        if engine is not None:  # what it is about to save
             engine.forget(conversation_id)
-            return
-        folder = self.kv_folder()
-        blocks = folder.open() if folder is not None and folder.path.exists() else None
-        if blocks is not None:
-            blocks.forget_owner(conversation_id)
-            blocks.close()
+        if self._kv_path.exists():
+            with closing(KvBlockStore(self._kv_path, budget_bytes=0)) as blocks:  # nothing is evicted without a write
+                blocks.forget_owner(conversation_id)
 
     def _load_engine(self) -> Engine:
         from hearth.engine_factory import make_engine

@@ -78,6 +78,11 @@ class Turn:
         self._timings = Timings()
         self._start = time.perf_counter()
 
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation that it belongs to; None as long as a new one has not been made."""
+        return self._conversation_id or self._given.conversation
+
     def cancel(self) -> None:
         """Stops the turn in whatever phase it is; it ends with Done(finish_reason="cancelled")."""
         self._reporter.cancelled.set()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from hearth.models.errors import RequestError
@@ -35,7 +36,8 @@ class ConversationStore:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
-        self.on_deleted: Callable[[str], None] | None = None  # told the id of every conversation that was deleted
+        # entered with the id before anything of a conversation is deleted, left when it is gone or could not be
+        self.while_deleting: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     def create(self, title: str = "") -> Conversation:
         """A new, empty conversation. Raises StoreError."""
@@ -87,9 +89,11 @@ class ConversationStore:
     def delete(self, conversation_id: str) -> int:
         """Deletes a conversation, its messages and the blobs that nothing else names; returns how many blobs.
 
-        On return the words are in no file of the database any more. Raises NotFoundError, StoreError.
+        On return the words are in no file of the database any more. Raises NotFoundError, StoreError, and what
+        ``while_deleting`` raises before: then all is still there.
         """
-        with self._database.writer_lock:
+        self.get(conversation_id)
+        with self.while_deleting(conversation_id), self._database.writer_lock:
             with self._database.write() as transaction:
                 row = _row_of(transaction, conversation_id)
                 attachments = transaction.execute(_ATTACHMENTS, (row["number"],)).fetchall()
@@ -101,8 +105,6 @@ class ConversationStore:
                     transaction.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
             n_blobs = self._blobs.remove_unused(attachment["sha256"] for attachment in attachments)
             self._database.checkpoint()
-        if self.on_deleted is not None:
-            self.on_deleted(conversation_id)
         return n_blobs
 
     def messages(self, conversation_id: str) -> Messages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from hearth.events import Citation, Phase, Reply, Timings
 from hearth.jobs import TurnJob, TurnRequest
 from hearth.models.errors import RequestError
-from hearth.models.types import TextDelta, Usage
+from hearth.models.types import CacheReport, TextDelta, Usage
 from hearth.store.records import Attachment, Conversation, Document, Message, PassageRecord, SearchHit
 from hearth.ui.ingest import IngestState
 from hearth.ui.lists import conversation_list, document_list, passage_panel, search_results
@@ -213,6 +213,17 @@ def test_figures_leave_out_what_is_not_known() -> None:
     assert figures({"finish_reason": "cancelled"}) == "stopped"
     reply = Reply("", "c", "m", "length", usage=Usage(0, 0, 0), timings=Timings())
     assert figures(reply.to_dict()) == "cut at the token limit"
+
+
+def test_figures_say_what_came_from_disk() -> None:
+    usage = Usage(prompt_tokens=2000, cached_tokens=1740, completion_tokens=24)
+    timings = Timings(ttft_s=0.42, decode_tokens_per_s=31.4)
+    reply = Reply("", "c", "m", "stop", usage=usage, timings=timings, cache=CacheReport(disk_tokens=1536))
+    known = "first token 0.42 s · 31 tokens/s · 87 % cached"
+    assert figures(reply.to_dict()) == f"{known} (1,536 tokens from disk) · complete"
+    assert figures(asdict(replace(reply, cache=CacheReport()))) == f"{known} · complete"
+    older = {key: value for key, value in asdict(reply).items() if key != "cache"}  # stored before it was counted
+    assert figures(older) == f"{known} · complete"
 
 
 @pytest.mark.parametrize(("used", "state"), [(100, "free"), (750, "filling"), (950, "full"), (2000, "full")])

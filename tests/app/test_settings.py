@@ -38,6 +38,7 @@ def test_defaults_hold_without_any_source() -> None:
         ("n_ctx = 1", "n_ctx = 1: input should be greater"),
         ("n_ctx = ", "not valid TOML"),
         ("kv_disk_gib = -4", "kv_disk_gib = -4"),
+        ("kv_daily_write_gib = inf", "kv_daily_write_gib = inf"),
     ],
 )
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path, text: str, said: str) -> None:

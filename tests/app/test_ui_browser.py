@@ -444,7 +444,7 @@ def test_a_sample_is_one_click(page: Any) -> None:
 
 @pytest.mark.skipif(not (assets.pocket_dir() / "pocket.toml").is_file(), reason="the pocket models are not there")
 def test_the_samples_are_answered_by_the_pocket_models(browser: Any, tmp_path: Path) -> None:
-    site = Site(tmp_path / "data", lambda data_dir: hearth.Assistant(data_dir=data_dir))
+    site = Site(tmp_path / "data", lambda data_dir: hearth.Assistant(data_dir=data_dir, isolate_engine=True))
     with opened(browser, site) as page:
         for sample in ("document", "aloud", "picture"):
             page.locator("#hearth-new").click()

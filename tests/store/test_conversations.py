@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,30 @@ def test_delete_removes_blobs_that_nothing_else_uses(store: Store) -> None:
         store.blobs.get(own.sha256)
     assert store.conversations.delete(second.id) == 1
     assert store.conversations.list() == []
+
+
+def test_what_is_done_while_deleting_comes_first_and_may_refuse(store: Store) -> None:
+    conversation = store.conversations.create("The heating")
+    store.conversations.append(conversation.id, "user", "x", attachments=[picture(store, b"own")])
+    events: list[str] = []
+
+    @contextmanager
+    def watch(conversation_id: str) -> Iterator[None]:
+        events.append(f"{store.conversations.get(conversation_id).n_messages} messages")
+        if len(events) == 1:
+            raise StoreError("not now")
+        yield
+        events.append(f"{len(store.conversations.list())} conversations")
+
+    store.conversations.while_deleting = watch
+    with pytest.raises(NotFoundError):
+        store.conversations.delete("nope")
+    assert events == []
+    with pytest.raises(StoreError, match="not now"):
+        store.conversations.delete(conversation.id)
+    assert [message.text for message in store.conversations.messages(conversation.id)] == ["x"]
+    assert store.conversations.delete(conversation.id) == 1
+    assert events == ["1 messages", "1 messages", "0 conversations"]
 
 
 def test_a_blob_put_for_a_turn_survives_the_deletion_of_another_chat(store: Store) -> None:
