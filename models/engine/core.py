@@ -174,7 +174,10 @@ class EngineCore:
             slot = sequence.slot = placement.target
             if not self._runner.place(placement.source.seq_id, slot.seq_id, sequence.position(placement.n_matched)):
                 self._cache.clear(slot)
-            self._free_cells(self._cache.cells_needed(entries))
+            if self._disk is not None:
+                sequence.restore = self._disk.begin(entries, len(slot.entries))
+            n_passing_cells = sequence.restore.n_passing_cells if sequence.restore is not None else 0
+            self._free_cells(self._cache.cells_needed(entries) + n_passing_cells)
             if sequence.sampler is None:
                 sampling, seen = sequence.request.sampling, sequence.prompt.entries
                 sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
@@ -187,8 +190,6 @@ class EngineCore:
                         draft_vocab=self._draft.n_vocab if self._draft is not None else 0,
                         greedy=sampling.temperature == 0,
                     )
-            if self._disk is not None:
-                sequence.restore = self._disk.begin(entries, len(slot.entries))
             if sequence.restore is None:
                 self._begin_prefill(sequence)
         except Exception as error:  # whatever it is, it belongs to this request; the thread goes on

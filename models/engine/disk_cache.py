@@ -85,12 +85,14 @@ class Restore:
     """Blocks on their way into a sequence: ``pending`` are (entries from, to, payload), in order.
 
     ``keys`` are the blocks that match entirely, ``partial`` one that goes on otherwise: another chat's, if it has one.
-    ``position`` is that of the next entry to be restored.
+    ``position`` is that of the next entry to be restored. A block goes into the KV cache whole, so that it takes up to
+    ``n_passing_cells`` more for a moment than what is kept of it.
     """
 
     keys: list[str]
     pending: deque[tuple[int, int, Future[bytes | None]]]
     position: int = 0
+    n_passing_cells: int = 0
     partial: str | None = None
     whole: bool = False
     started_s: float = field(default_factory=time.monotonic)
@@ -157,7 +159,7 @@ class DiskCache:
         needed: list[tuple[int, int, str]] = []
         keys: list[str] = []
         partial = None
-        start = 0
+        start = n_passing_cells = 0
         for block in self._store.match(self._fingerprint, wanted):
             end = start + block.n_matched
             if block.n_matched == len(block.entries):
@@ -165,13 +167,15 @@ class DiskCache:
             else:
                 partial = block.key
             if end > n_have:
-                needed.append((max(start, n_have), end, block.key))
+                kept = slice(max(start, n_have) - start, end - start)
+                needed.append((start + kept.start, end, block.key))
+                n_passing_cells = max(n_passing_cells, _n_cells(block.entries) - _n_cells(block.entries[kept]))
             start += len(block.entries)
         if not needed or count_tokens(entries[n_have : needed[-1][1]]) < 2:
             return None
         futures = self._store.read_async([key for _, _, key in needed])
         pending = deque((a, b, future) for (a, b, _), future in zip(needed, futures, strict=True))
-        return Restore(keys, pending, count_positions(entries[: needed[0][0]]), partial)
+        return Restore(keys, pending, count_positions(entries[: needed[0][0]]), n_passing_cells, partial)
 
     def advance(self, restore: Restore, slot: CachedSequence, entries: list[Entry], owner: str | None) -> int | None:
         """Loads the blocks that have been read, for a few milliseconds. Returns the number of tokens restored in all
@@ -326,6 +330,10 @@ def _full_blocks_end(entries: Sequence[Entry], block_tokens: int) -> int:
         if count_tokens(entries[start:end]) >= block_tokens:
             full = end
     return full
+
+
+def _n_cells(entries: Sequence[StoredEntry]) -> int:
+    return sum(int(entry.rsplit(":", 2)[1]) if isinstance(entry, str) else 1 for entry in entries)
 
 
 def _stored(entries: Sequence[Entry]) -> list[StoredEntry]:

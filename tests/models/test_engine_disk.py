@@ -240,6 +240,15 @@ def test_what_is_evicted_from_memory_comes_back_from_disk(start: Open) -> None:
     engine.check_integrity()
 
 
+def test_a_block_of_which_little_is_wanted_finds_room(start: Open) -> None:
+    answer(start(), TextSegment(tokens(LONG)), n=1)
+    engine = start(n_ctx=1024)
+    answer(engine, TextSegment(tokens(460, 5)), n=1)
+    branch = TextSegment((*tokens(524), *tokens(20, 9)))  # with the other chat there is room for it, but not to spare
+    assert answer(engine, branch, n=1).cache.disk_tokens == 524
+    engine.check_integrity()
+
+
 def test_a_preempted_answer_goes_on_from_disk(start: Open) -> None:
     endless = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")})
     wanted = [GenerationRequest("r", (TextSegment(tokens(40, i)),), endless, max_tokens=300) for i in range(3)]
