@@ -331,13 +331,14 @@ class LlamaContext:
         self.n_ctx = int(native.llama_n_ctx(self._handle))
         self._memory = native.llama_get_memory(self._handle)
         self._logits_row = ctypes.c_float * model.n_vocab
+        self.n_ubatch = int(native.llama_n_ubatch(self._handle))
         self._make_batch(int(native.llama_n_batch(self._handle)))
 
     def _make_batch(self, n_batch: int) -> None:
         """One set of arrays, written through numpy and read by llama.cpp in place."""
         self.n_batch = n_batch
         self._tokens = np.zeros(n_batch, np.int32)
-        self._positions = np.zeros(n_batch, np.int32)
+        self._positions = np.zeros(n_batch * (4 if self.model.has_m_rope else 1), np.int32)
         self._n_seq_ids = np.ones(n_batch, np.int32)
         self._seq_ids = np.zeros(n_batch, np.int32)
         self._seq_id_rows = self._seq_ids.ctypes.data + 4 * np.arange(n_batch + 1, dtype=np.uintp)
@@ -384,14 +385,30 @@ class LlamaContext:
     def decode_embeddings(
         self,
         embeddings: NDArray[np.float32],
-        positions: NDArray[np.int32],
+        places: NDArray[np.int32],
         seq_ids: NDArray[np.int32],
         wanted: NDArray[np.int8],
+        *,
+        causal: bool = True,
     ) -> DecodeStatus:
-        """As ``decode_tokens``, with ``embeddings`` of shape (n, n_embd_inp), C-contiguous, in place of tokens."""
+        """As ``decode_tokens``, with ``embeddings`` of shape (n, n_embd_inp), C-contiguous, in place of tokens.
+
+        ``places``, of shape (n, 3), are their positions in time, row and column; models without M-RoPE know the first
+        only. Not ``causal``: each sees all n, which must be at most n_ubatch.
+        """
         self._batch.token = self._no_tokens
         self._batch.embd = ctypes.cast(embeddings.ctypes.data, self._embd_pointer_type)
-        return self._decode(len(embeddings), positions, seq_ids, wanted)
+        n = len(embeddings)
+        if self.model.has_m_rope:  # four sections, of which the last is not used
+            self._positions[n : 3 * n] = places[:, 1:].T.ravel()
+            self._positions[3 * n : 4 * n] = 0
+        if causal:
+            return self._decode(n, places[:, 0], seq_ids, wanted)
+        native.llama_set_causal_attn(self.handle, False)
+        try:
+            return self._decode(n, places[:, 0], seq_ids, wanted)
+        finally:
+            native.llama_set_causal_attn(self.handle, True)
 
     def _decode(
         self, n: int, positions: NDArray[np.int32], seq_ids: NDArray[np.int32], wanted: NDArray[np.int8]

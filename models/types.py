@@ -24,18 +24,32 @@ class TextSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaEmbeddings:
+    """What an encoder makes of a media segment, for models that place or read it otherwise than text.
+
+    ``rows`` are float32 of shape (n_tokens, n_embd). ``places``, int32 of shape (n_tokens, 3), are time, row and column
+    of each, counted from the segment's first position, for models with positions in several dimensions (M-RoPE,
+    arXiv 2409.12191); None: one behind another. Not ``causal``: its tokens see each other both ways.
+    """
+
+    rows: NDArray[np.float32]
+    places: NDArray[np.int32] | None = None
+    causal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class MediaSegment:
     """A picture (or a sound) in the prompt. It is atomic: cached whole or not at all.
 
     ``identity`` covers content, encoder and preprocessing: equal identities give equal embeddings.
-    ``embed`` returns float32 of shape (n_tokens, n_embd); it is called only when the prefix is not cached,
-    possibly on the engine's thread, possibly never.
+    ``embed`` returns them, or their rows alone if they are one behind another and causal; it is called only when the
+    prefix is not cached, on a thread of the engine's, possibly never.
     """
 
     identity: str
     n_tokens: int
     n_pos: int  # positions it takes; differs from n_tokens with M-RoPE
-    embed: Callable[[], NDArray[np.float32]]
+    embed: Callable[[], MediaEmbeddings | NDArray[np.float32]]
 
 
 Segment = TextSegment | MediaSegment

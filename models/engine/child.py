@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 from hearth.models.engine import messages
 from hearth.models.engine.last_words import LastWords, manner_of_death
 from hearth.models.errors import EngineError, HearthError, RequestError
-from hearth.models.types import EngineEvent, Failed, Finished, GenerationRequest, MediaSegment, ModelInfo
+from hearth.models.types import (
+    EngineEvent,
+    Failed,
+    Finished,
+    GenerationRequest,
+    MediaEmbeddings,
+    MediaSegment,
+    ModelInfo,
+)
 
 logger = logging.getLogger("hearth.engine.process")
 
@@ -45,7 +53,7 @@ class ProcessEnded(EngineError):
     """The engine process ended before it answered, or was closed."""
 
 
-def embed_elsewhere() -> NDArray[np.float32]:
+def embed_elsewhere() -> MediaEmbeddings:
     """Stands in for ``embed`` on the way to the process, which puts its own in its place."""
     raise EngineError("the embeddings of this picture are in another process")
 
@@ -278,8 +286,7 @@ class EngineProcess:
     def _embed(self, handle: ProcessHandle, serial: int, index: int, segment: MediaSegment) -> None:
         reply: messages.Embeddings | messages.EmbedFailed
         try:
-            array = np.ascontiguousarray(segment.embed(), dtype=np.float32)
-            reply = messages.Embeddings(serial, index, array.shape, array.tobytes())
+            reply = _embeddings_message(serial, index, segment.embed())
         except Exception as error:  # whatever it is, it belongs to this request
             handle.embed_error = _as_engine_error(error)
             reply = messages.EmbedFailed(serial, index)
@@ -336,6 +343,14 @@ def _start() -> tuple[subprocess.Popen[bytes], messages.Channel, int]:
         for fd in (child_in, child_out, child_errors):
             os.close(fd)
     return process, messages.Channel(from_child, to_child, messages.read_plain), errors
+
+
+def _embeddings_message(serial: int, index: int, given: MediaEmbeddings | NDArray[np.float32]) -> messages.Embeddings:
+    if not isinstance(given, MediaEmbeddings):
+        given = MediaEmbeddings(given)
+    rows = np.ascontiguousarray(given.rows, dtype=np.float32)
+    places = None if given.places is None else np.ascontiguousarray(given.places, dtype=np.int32).tobytes()
+    return messages.Embeddings(serial, index, rows.shape, rows.tobytes(), places, given.causal)
 
 
 def _as_engine_error(error: Exception) -> HearthError:

@@ -8,15 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hearth.models.engine.counters import EngineCounters
 from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
 from hearth.models.engine.loading import EngineParts
 from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
-from hearth.models.engine.prompt import MediaSpan, count_positions
+from hearth.models.engine.prompt import MediaSpan, count_positions, is_end
 from hearth.models.engine.runner import Runner
 from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
@@ -24,7 +21,7 @@ from hearth.models.engine.sequence import Sequence
 from hearth.models.engine.speculation import Speculation, StepCosts
 from hearth.models.errors import EngineError, HearthError
 from hearth.models.llama import DecodeStatus
-from hearth.models.types import CacheReport, FinishReason
+from hearth.models.types import CacheReport, FinishReason, MediaEmbeddings
 
 logger = logging.getLogger("hearth.engine")
 
@@ -129,7 +126,7 @@ class EngineCore:
             raise EngineError(f"the prefix cache has lost count: {error}") from error
         for slot in self._cache.sequences:
             n_believed, n_held = count_positions(slot.entries), self._runner.num_positions(slot.seq_id)
-            if n_believed != n_held:
+            if not is_end(slot.entries, n_believed, n_held):
                 raise EngineError(f"KV sequence {slot.seq_id} holds {n_held} positions, {n_believed} were expected")
 
     def snapshot(self) -> dict[str, float]:
@@ -237,7 +234,7 @@ class EngineCore:
         if index is not None and index not in sequence.embeddings:
             media = sequence.prompt.media[index]
 
-            def encode() -> NDArray[np.float32]:
+            def encode() -> MediaEmbeddings:
                 embeddings, elapsed_s = self._runner.embed(media, lambda: sequence.cancelled)
                 sequence.encode_s += elapsed_s
                 self._encode_s = elapsed_s

@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
-from hearth.models.engine.prompt import Entry, MediaSpan, count_positions, count_tokens, entry_n_tokens
+from hearth.models.engine.prompt import (
+    Entry,
+    MediaSpan,
+    count_positions,
+    count_tokens,
+    entry_n_pos,
+    entry_n_tokens,
+    is_end,
+)
 from hearth.models.engine.runner import Runner
 
 logger = logging.getLogger("hearth.kv")
@@ -28,6 +36,7 @@ BLOCK_TOKENS = 256
 CHECKPOINT_TOKENS = 2048  # between whole checkpoints while a long prompt is read
 MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
 MAX_FLUSH_S = 30.0  # for the writers to take what waits, when all is to be saved
+NO_LIMIT = 1 << 62
 MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
 
 StoredEntry = int | str
@@ -132,7 +141,7 @@ class DiskCache:
         self._runner = runner
         self._cache = cache
         self._sliceable = sliceable
-        self._block_tokens = min(BLOCK_TOKENS, n_swa) if n_swa else BLOCK_TOKENS
+        self._max_block_tokens = n_swa or NO_LIMIT
         self._saves: deque[_Save] = deque()
         self.min_worth_s = min_worth_s
         self.checkpoint_tokens = CHECKPOINT_TOKENS
@@ -209,9 +218,14 @@ class DiskCache:
         position = restore.position + count_positions(entries[start:end])
         if restore.whole:
             self._cache.clear(slot)
-            loaded = self._runner.load_whole(slot.seq_id, payload, position)
+            loaded = self._runner.load_whole(slot.seq_id, payload)
+            if loaded and not is_end(entries[:end], position, self._runner.num_positions(slot.seq_id)):
+                self._runner.forget(slot.seq_id)
+                loaded = False
         else:
-            loaded = self._runner.load(slot.seq_id, payload, restore.position, position)
+            last = entries[end - 1]
+            last_position = position - (entry_n_pos(last) if isinstance(last, MediaSpan) else 1)
+            loaded = self._runner.load(slot.seq_id, payload, restore.position, position, last_position)
         if not loaded:
             logger.warning("a saved KV block was not taken by the model; its part of the prompt is computed again")
             return False
@@ -225,7 +239,7 @@ class DiskCache:
         """Plans to save what ``slot`` holds and what took ``cost_s``: full blocks and, if ``final``, the tail too."""
         n_entries = len(slot.entries)
         if not final and self._sliceable:
-            n_entries = _full_blocks_end(slot.entries, self._block_tokens)
+            n_entries = _full_blocks_end(slot.entries, self._max_block_tokens)
         if not n_entries or cost_s < self.min_worth_s:
             return
         for save in self._saves:
@@ -278,7 +292,7 @@ class DiskCache:
     def _save_next_block(self, save: _Save) -> bool:
         """False: it is done."""
         slot = save.slot
-        end = _block_end(slot.entries, save.start, self._block_tokens) if self._sliceable else save.n_entries
+        end = _block_end(slot.entries, save.start, self._max_block_tokens) if self._sliceable else save.n_entries
         end = min(end, save.n_entries)
         if save.start >= end:
             if save.keys:
@@ -306,28 +320,32 @@ class DiskCache:
         return True
 
 
-def blocks(entries: Sequence[Entry], block_tokens: int = BLOCK_TOKENS) -> Iterator[tuple[int, int]]:
-    """(start, end) of the blocks of a sequence, the last one being the tail."""
+def blocks(entries: Sequence[Entry], max_tokens: int = NO_LIMIT) -> Iterator[tuple[int, int]]:
+    """(start, end) of the blocks of a sequence, the last one being the tail. None but a single picture is longer than
+    ``max_tokens``."""
     start = 0
     while start < len(entries):
-        end = _block_end(entries, start, block_tokens)
+        end = _block_end(entries, start, max_tokens)
         yield start, end
         start = end
 
 
-def _block_end(entries: Sequence[Entry], start: int, block_tokens: int) -> int:
-    """Where the block that begins at ``start`` ends: at its last token, or behind the picture that holds it."""
+def _block_end(entries: Sequence[Entry], start: int, max_tokens: int) -> int:
+    """Where the block that begins at ``start`` ends: at its last token or behind the picture that holds it; before that
+    picture if the block would be too long with it."""
     end, n_tokens = start, 0
-    while end < len(entries) and n_tokens < block_tokens:
+    while end < len(entries) and n_tokens < min(BLOCK_TOKENS, max_tokens):
         n_tokens += entry_n_tokens(entries[end])
+        if n_tokens > max_tokens and end > start:
+            break
         end += 1
     return end
 
 
-def _full_blocks_end(entries: Sequence[Entry], block_tokens: int) -> int:
+def _full_blocks_end(entries: Sequence[Entry], max_tokens: int) -> int:
     full = 0
-    for start, end in blocks(entries, block_tokens):
-        if count_tokens(entries[start:end]) >= block_tokens:
+    for start, end in blocks(entries, max_tokens):
+        if end < len(entries) or count_tokens(entries[start:end]) >= min(BLOCK_TOKENS, max_tokens):
             full = end
     return full
 

@@ -74,12 +74,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What ``embed`` of the request's segment ``index`` gave: float32, C order."""
+    """What ``embed`` of the request's segment ``index`` gave: rows of float32 and places of int32, in C order."""
 
     serial: int
     index: int
     shape: tuple[int, ...]
     data: bytes
+    places: bytes | None = None
+    causal: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -41,6 +41,16 @@ def count_positions(entries: Iterable[Entry]) -> int:
     return sum(entry_n_pos(entry) for entry in entries)
 
 
+def is_end(entries: Sequence[Entry], end: int, n_positions: int) -> bool:
+    """Whether a KV sequence that reaches up to ``n_positions`` holds ``entries``, which end at position ``end``.
+
+    With positions in several dimensions a picture's cells stand at its first one, as far as llama.cpp tells.
+    """
+    last = entries[-1] if entries else 0
+    first_end = end - last.n_pos + 1 if isinstance(last, MediaSpan) else end
+    return first_end <= n_positions <= end
+
+
 class Prompt:
     """The entries of a prompt and, for those that are media, where embeddings come from. Not changed once made."""
 
@@ -75,8 +85,9 @@ def _checked_tokens(segment: TextSegment, n_vocab: int) -> tuple[int, ...]:
 def _media_span(segment: MediaSegment, m_rope: bool) -> MediaSpan:
     if segment.n_tokens < 1 or segment.n_pos < 1:
         raise RequestError(f"media {segment.identity[:16]} has {segment.n_tokens} tokens and {segment.n_pos} positions")
-    if m_rope or segment.n_pos != segment.n_tokens:
+    if segment.n_pos != segment.n_tokens and not m_rope:
         raise RequestError(
-            f"media {segment.identity[:16]} has positions in several dimensions (M-RoPE), which cannot be placed yet"
+            f"media {segment.identity[:16]} has {segment.n_tokens} tokens at {segment.n_pos} positions, but this model "
+            "has them in one dimension (no M-RoPE); its encoder belongs to another model"
         )
     return MediaSpan(segment.identity, segment.n_tokens, segment.n_pos)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hearth.models.engine.scheduler import Chunk, MediaChunk, TokenChunk
 from hearth.models.errors import EngineError
 from hearth.models.llama import DecodeStatus
-from hearth.models.types import MediaSegment
+from hearth.models.types import MediaEmbeddings, MediaSegment
 
 if TYPE_CHECKING:
     from hearth.models.llama import LlamaContext
@@ -75,25 +75,30 @@ class Runner:
         return status, rows
 
     def _run_media(self, chunk: MediaChunk) -> tuple[DecodeStatus, int]:
-        embeddings = chunk.sequence.embeddings[chunk.index].result()
-        n_batch = self._n_media_batch
-        for start in range(0, len(embeddings), n_batch):
+        media = chunk.sequence.embeddings[chunk.index].result()
+        n_all = len(media.rows)
+        places = media.places
+        if places is None:
+            places = np.repeat(np.arange(n_all, dtype=np.int32)[:, None], 3, axis=1)
+        n_batch = self._n_media_batch if media.causal else n_all
+        for start in range(0, n_all, n_batch):
             if start and chunk.sequence.cancelled:
                 return DecodeStatus.ABORTED, 0
-            rows = embeddings[start : start + n_batch]
+            rows = media.rows[start : start + n_batch]
             n = len(rows)
-            positions = np.arange(n, dtype=np.int32) + chunk.position + start
             wanted = np.zeros(n, np.int8)
-            wanted[-1] = chunk.n_wanted and start + n == len(embeddings)
+            wanted[-1] = chunk.n_wanted and start + n == n_all
             seq_ids = np.full(n, chunk.sequence.seq_id, np.int32)
             began_s = time.perf_counter()
-            status = self._context.decode_embeddings(rows, positions, seq_ids, wanted)
+            status = self._context.decode_embeddings(
+                rows, places[start : start + n] + chunk.position, seq_ids, wanted, causal=media.causal
+            )
             self.native_s += time.perf_counter() - began_s
             if status != 0:
                 return status, n - 1
         return status, n - 1
 
-    def embed(self, media: MediaSegment, cancelled: Callable[[], bool]) -> tuple[NDArray[np.float32], float]:
+    def embed(self, media: MediaSegment, cancelled: Callable[[], bool]) -> tuple[MediaEmbeddings, float]:
         """The embeddings of a media segment and the seconds they took. Any thread.
 
         Raises what ``embed`` raises, EngineError if the array is not what the segment promised.
@@ -101,16 +106,40 @@ class Runner:
         if cancelled():
             raise EngineError("the request was cancelled before its picture was encoded")
         started_s = time.monotonic()
-        embeddings = np.ascontiguousarray(media.embed(), dtype=np.float32)
-        expected = (media.n_tokens, self._n_embd)
-        if embeddings.shape != expected:
+        given = media.embed()
+        if not isinstance(given, MediaEmbeddings):
+            given = MediaEmbeddings(given)
+        rows = np.ascontiguousarray(given.rows, dtype=np.float32)
+        name, expected = media.identity[:16], (media.n_tokens, self._n_embd)
+        if rows.shape != expected:
             raise EngineError(
-                f"media {media.identity[:16]} has embeddings of shape {embeddings.shape}, "
+                f"media {name} has embeddings of shape {rows.shape}, "
                 f"the model needs {expected}; its vision encoder belongs to another model"
             )
-        if not np.isfinite(embeddings).all():
-            raise EngineError(f"media {media.identity[:16]} has embeddings that are not finite numbers")
-        return embeddings, time.monotonic() - started_s
+        if not np.isfinite(rows).all():
+            raise EngineError(f"media {name} has embeddings that are not finite numbers")
+        self._check_places(name, media, given.places)
+        if not given.causal and media.n_tokens > self._context.n_ubatch:
+            raise EngineError(
+                f"media {name} has {media.n_tokens} tokens that see each other both ways, so that they are decoded "
+                f"at once; raise n_batch and n_ubatch to {media.n_tokens}"
+            )
+        return MediaEmbeddings(rows, given.places, given.causal), time.monotonic() - started_s
+
+    @staticmethod
+    def _check_places(name: str, media: MediaSegment, places: NDArray[np.int32] | None) -> None:
+        if places is None:
+            if media.n_pos != media.n_tokens:
+                raise EngineError(
+                    f"media {name} takes {media.n_pos} positions, but its encoder places none of its tokens"
+                )
+            return
+        expected = (media.n_tokens, 3)
+        if places.shape != expected or places.min() < 0 or places.max() >= media.n_pos:
+            raise EngineError(
+                f"media {name} has places of shape {places.shape} up to {places.max()}; "
+                f"expected {expected} below {media.n_pos}"
+            )
 
     def dump(self, seq_id: int, start: int, end: int) -> bytes:
         """Positions [start, end) of a sequence as a block; empty if some are gone (see ``has_window``). With a
@@ -122,11 +151,12 @@ class Runner:
         self.forget(self._scratch_id)
         return block
 
-    def load(self, seq_id: int, block: bytes, start: int, end: int) -> bool:
-        """Appends positions [start, end) of a block to a sequence. False: the block was refused or is another one."""
+    def load(self, seq_id: int, block: bytes, start: int, end: int, last: int) -> bool:
+        """Appends positions [start, end) of a block to a sequence; ``last`` is that of the cells behind all others.
+        False: the block was refused or is another one."""
         context, scratch = self._context, self._scratch_id
         took = context.set_seq_state(scratch, block)
-        if took and context.seq_pos_min(scratch) <= start and context.seq_pos_max(scratch) >= end - 1:
+        if took and context.seq_pos_min(scratch) <= start and context.seq_pos_max(scratch) >= last:
             context.seq_cp(scratch, seq_id, start, end)
         else:
             took = False
@@ -137,9 +167,9 @@ class Runner:
         """All of a sequence, of a model that cannot be sliced."""
         return self._context.seq_state(seq_id)
 
-    def load_whole(self, seq_id: int, block: bytes, n_positions: int) -> bool:
-        """Replaces a sequence. False: refused, or not of ``n_positions``; it is empty then."""
-        if self._context.set_seq_state(seq_id, block) and self._context.seq_pos_max(seq_id) == n_positions - 1:
+    def load_whole(self, seq_id: int, block: bytes) -> bool:
+        """Replaces a sequence. False: refused; it is empty then."""
+        if self._context.set_seq_state(seq_id, block):
             return True
         self.forget(seq_id)
         return False

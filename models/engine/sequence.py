@@ -10,9 +10,6 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hearth.models.detokenizer import Detokenizer, StopMatcher
 from hearth.models.engine.prefix_cache import CachedSequence
 from hearth.models.engine.prompt import Entry, Prompt
@@ -26,6 +23,7 @@ from hearth.models.types import (
     Finished,
     FinishReason,
     GenerationRequest,
+    MediaEmbeddings,
     PrefillProgress,
     TextDelta,
     TokenLogprobs,
@@ -59,7 +57,7 @@ class Sequence:
         self.sampler: TokenSampler | None = None
         self.speculation: Speculation | None = None
         self.restore: Restore | None = None  # what is being read from disk
-        self.embeddings: dict[int, Future[NDArray[np.float32]]] = {}  # of media on their way, by index in the prompt
+        self.embeddings: dict[int, Future[MediaEmbeddings]] = {}  # of media on their way, by index in the prompt
         self.output: list[int] = []  # sampled ids; the last one is not in the KV cache yet
         self.found = CacheReport()
         self._detokenizer = Detokenizer()

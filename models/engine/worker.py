@@ -22,7 +22,6 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hearth.models.engine import messages
 from hearth.models.errors import EngineError, HearthError
@@ -33,6 +32,7 @@ from hearth.models.types import (
     Failed,
     Finished,
     GenerationRequest,
+    MediaEmbeddings,
     MediaSegment,
     ModelInfo,
     PrefillProgress,
@@ -152,12 +152,12 @@ class Served:
         self._outbox = outbox
         self._lock = threading.Lock()  # guards both below
         self._released = False  # nothing waits for embeddings any more
-        self._wanted: dict[int, Future[NDArray[np.float32]]] = {}
+        self._wanted: dict[int, Future[MediaEmbeddings]] = {}
         self._first: PrefillProgress | None = None
 
-    def embed(self, index: int) -> NDArray[np.float32]:
+    def embed(self, index: int) -> MediaEmbeddings:
         """Asks the parent for the embeddings of segment ``index``. Raises ParentEmbedError or WaitGivenUp."""
-        answer: Future[NDArray[np.float32]] = Future()
+        answer: Future[MediaEmbeddings] = Future()
         with self._lock:
             if self._released:
                 raise WaitGivenUp("the request was cancelled before its picture was encoded")
@@ -165,7 +165,7 @@ class Served:
         self._outbox.put(messages.EmbedWanted(self.serial, index))
         return answer.result()
 
-    def settle(self, index: int, result: NDArray[np.float32] | HearthError) -> None:
+    def settle(self, index: int, result: MediaEmbeddings | HearthError) -> None:
         """The parent answered; nobody may wait for it any more."""
         with self._lock:
             answer = self._wanted.pop(index, None)
@@ -288,9 +288,9 @@ class Worker:
             case messages.Cancel(serial):
                 if (served := self._requests.get(serial)) is not None:
                     served.cancel()
-            case messages.Embeddings(serial, index, shape, data):
+            case messages.Embeddings(serial, index):
                 if (served := self._requests.get(serial)) is not None:
-                    served.settle(index, np.frombuffer(data, np.float32).reshape(shape))
+                    served.settle(index, _embeddings_of(message))
             case messages.EmbedFailed(serial, index):
                 if (served := self._requests.get(serial)) is not None:
                     served.settle(index, messages.ParentEmbedError("the picture could not be encoded"))
@@ -354,6 +354,12 @@ class Worker:
         if self._engine is None:
             raise EngineError("the model is not loaded yet")
         return self._engine
+
+
+def _embeddings_of(message: messages.Embeddings) -> MediaEmbeddings:
+    rows = np.frombuffer(message.data, np.float32).reshape(message.shape)
+    places = None if message.places is None else np.frombuffer(message.places, np.int32).reshape(-1, 3)
+    return MediaEmbeddings(rows, places, message.causal)
 
 
 def _die() -> NoReturn:

@@ -23,7 +23,7 @@ from tiny_architectures import ARCHITECTURES, N_EMBD, SLIDING_WINDOW, Architectu
 from hearth.models import llama as hearth_llama
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.scheduler import Scheduler, TokenChunk
-from hearth.models.errors import ContextOverflowError, EngineError, RequestError
+from hearth.models.errors import ContextOverflowError, EngineError
 from hearth.models.types import (
     Failed,
     Finished,
@@ -36,13 +36,11 @@ from hearth.models.types import (
     TextSegment,
 )
 from hearth.store.kv_blocks import KvBlockStore
+from tests.models.likeness import assert_alike
 
 Start = Callable[..., LlamaEngine]
 ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): -100.0}, n_logprobs=8)
 WHOLE = [architecture for architecture in ARCHITECTURES if not architecture.sliceable]
-# Batches of another shape round differently. Measured with these models: log-probabilities differ by up to 0.12 (with
-# experts, of which another one is asked now and then), tokens only where the best two are within 0.025.
-ROUNDING, TIE = 0.3, 0.1
 NEXT_TURN = 7  # tokens; with the last one of the answer before, a prompt chunk on the slowest machine
 
 
@@ -104,15 +102,6 @@ def result(handle: RequestHandle) -> Finished:
 
 def answer(engine: LlamaEngine, *parts: Segment | tuple[int, ...], n: int = 32, **fields: Any) -> Finished:
     return result(submit(engine, *parts, n=n, **fields))
-
-
-def assert_alike(one: Finished, other: Finished) -> None:
-    """Equal up to the first place where two tokens were as good as equally likely."""
-    for mine, theirs in zip(one.logprobs, other.logprobs, strict=True):
-        if mine.token != theirs.token:
-            assert mine.logprob - dict(mine.top).get(theirs.token, -np.inf) < TIE
-            return
-        assert abs(mine.logprob - theirs.logprob) < ROUNDING
 
 
 def reference(path: Path, prompt: tuple[int, ...], n: int) -> list[int]:
@@ -438,18 +427,14 @@ def test_a_picture_is_read_like_text_and_restored(
     seen = MediaSegment("words", len(words), len(words), embed)
     before, after = tokens(20), tokens(10, 1)
     engine = start(kept=True)
-    if architecture.name == "qwen35":
-        with pytest.raises(RequestError, match="M-RoPE"):
-            submit(engine, before, seen, after)
-        return
     said = answer(engine, before, seen, after)
     assert len(calls) == 1
     engine.check_integrity()
     engine = start(kept=True)
     restored = answer(engine, before, seen, after, said.tokens, tokens(NEXT_TURN, 2))
-    # a block of attention ends behind its picture, and this one is longer than the window that is saved of a block
+    # this picture is longer than the window, and no longer block can be saved
     is_saved = architecture.name != "gemma3-swa"
-    assert restored.cache.disk_tokens == (20 + 150 + 10 + 31 if is_saved else 0)
+    assert restored.cache.disk_tokens == (20 + 150 + 10 + 31 if is_saved else 20)
     assert len(calls) == (1 if is_saved else 2)
     engine = start()
     assert_alike(said, answer(engine, (*before, *words, *after)))
@@ -458,20 +443,18 @@ def test_a_picture_is_read_like_text_and_restored(
 
 
 @each_whole
-def test_a_cancel_is_noticed_within_a_picture(start: Start, architecture: Architecture) -> None:
+def test_a_cancel_is_noticed_within_a_picture(start: Start) -> None:
     """It cannot be broken off inside a decode, so it is read in pieces."""
-    if architecture.name == "qwen35":
-        pytest.skip("takes no pictures")
     engine = start()
     said = answer(engine, tokens(60))
     handles: list[RequestHandle] = []
     pieces: list[int] = []
     decode = engine._core._context.decode_embeddings
 
-    def count(rows: NDArray[np.float32], *rest: Any) -> Any:
+    def count(rows: NDArray[np.float32], *rest: Any, **fields: Any) -> Any:
         pieces.append(len(rows))
         handles[0].cancel()
-        return decode(rows, *rest)
+        return decode(rows, *rest, **fields)
 
     engine._core._context.decode_embeddings = count  # type: ignore[method-assign]
     picture = MediaSegment("p", 400, 400, lambda: np.ones((400, N_EMBD), np.float32))

@@ -140,7 +140,17 @@ def write_llama(path: Path) -> Path:
 
 def write_qwen2(path: Path) -> Path:
     """Biases on queries, keys and values; no output matrix: the embeddings serve for it."""
-    model = _Writer(path, "qwen2")
+    return _write_qwen2(_Writer(path, "qwen2"))
+
+
+def write_qwen2vl(path: Path) -> Path:
+    """The same with positions in several dimensions (M-RoPE)."""
+    model = _Writer(path, "qwen2vl")
+    model.array("rope.dimension_sections", [2, 3, 3, 0])
+    return _write_qwen2(model)
+
+
+def _write_qwen2(model: _Writer) -> Path:
     _heads(model)
     model.vocabulary(tied=True, gain=1)
     for layer in range(N_LAYER):
@@ -321,6 +331,7 @@ def write_qwen35(path: Path) -> Path:
 ARCHITECTURES = (
     Architecture("llama", "attention", write_llama),
     Architecture("qwen2-tied", "attention", write_qwen2),
+    Architecture("qwen2vl", "attention", write_qwen2vl),
     Architecture("gemma3-swa", "attention", write_gemma3),
     Architecture("mixtral", "attention", write_mixtral),
     Architecture("qwen2moe", "attention", write_qwen2moe),
