@@ -21,7 +21,7 @@ class History:
         self._messages = messages
         self._system = prompt.clean(system) if system else None
         self._n_ctx = runtime.engine.get().info.n_ctx
-        self._fingerprint = runtime.engine.get().info.fingerprint
+        self._fingerprint = runtime.prompt_fingerprint
         self.turns = self._frozen()
 
     @property
@@ -35,7 +35,7 @@ class History:
         Raises ContextOverflowError, TemplateError.
         """
         if any(isinstance(part, MediaRecord) for turn in self.turns for part in turn.segments):
-            self._reporter.wait_for(self._runtime.vision, "seeing")
+            self._reporter.wait_for(self._runtime.sight, "seeing")
         turn = self._user_turn(content, self.turns)
         self._check_room(turn)
         return [*(segment for piece in self.turns for segment in piece.segments), *turn.segments], turn
@@ -64,7 +64,7 @@ class History:
         if not self._runtime.sees:
             content = tuple(part for part in content if isinstance(part, str))
         elif any(isinstance(part, PictureContent) for part in content):
-            self._reporter.wait_for(self._runtime.vision, "seeing")
+            self._reporter.wait_for(self._runtime.sight, "seeing")
         asked = self._user_turn(content, before)
         said = self._runtime.composer().assistant_turn(prompt.clean(answer.text))
         for message, piece in ((user, asked), (answer, said)):

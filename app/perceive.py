@@ -58,7 +58,7 @@ class Perceiver:
             )
         self._runtime.engine.start()  # loads beside the encoder
         read: list[tuple[RawFile, Picture]] = [(file, read_picture(file.data, file.name)) for file in files]
-        self._runtime.vision.get(self._reporter.cancelled.is_set)
+        self._runtime.sight.get(self._reporter.cancelled.is_set)
         for file, picture in read:
             self._reporter.check()
             self._keep(file, picture.sha256, "picture", picture.mime)

@@ -38,12 +38,13 @@ Content = tuple[str | PictureContent, ...]
 
 @dataclass(frozen=True, slots=True)
 class MediaRecord:
-    """A media segment without its embeddings."""
+    """A media segment without its embeddings: piece ``part`` of the picture ``sha256``."""
 
     identity: str
     sha256: str
     n_tokens: int
     n_pos: int
+    part: int = 0
 
 
 FrozenSegment = TextSegment | MediaRecord
@@ -72,7 +73,7 @@ class PromptComposer:
         self,
         template: Template,
         tokenize: Tokenize,
-        media: Callable[[PictureContent], MediaRecord],
+        media: Callable[[PictureContent], tuple[FrozenSegment, ...]],
         *,
         bos_token: str = "",
         add_bos: bool = True,
@@ -155,7 +156,7 @@ class PromptComposer:
                 if isinstance(part, str):
                     add_text(part, special=False)
                 else:
-                    pieces.append(self._media(part))
+                    pieces.extend(self._media(part))
             position = match.end()
         add_text(rendered[position:], special=True)
         return tuple(pieces)
@@ -179,7 +180,7 @@ def dump(turn: FrozenTurn) -> str:
     segments = [
         {"tokens": list(segment.tokens)}
         if isinstance(segment, TextSegment)
-        else {"media": [segment.identity, segment.sha256, segment.n_tokens, segment.n_pos]}
+        else {"media": [segment.identity, segment.sha256, segment.n_tokens, segment.n_pos, segment.part]}
         for segment in turn.segments
     ]
     return json.dumps({"version": FORMAT_VERSION, "content": content, "segments": segments}, separators=(",", ":"))

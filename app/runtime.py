@@ -5,13 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hearth import assets
 from hearth.background import Background
@@ -19,7 +14,8 @@ from hearth.engine_factory import KvFolder
 from hearth.machine import disk_free_bytes
 from hearth.model_choice import ModelChoice, choose
 from hearth.models.errors import HearthError, ModelFileError
-from hearth.prompt import MediaRecord, PictureContent, PromptComposer
+from hearth.prompt import PromptComposer
+from hearth.seeing import ModelEyes, PocketEyes, Sight
 from hearth.settings import Settings
 from hearth.store.kv_blocks import KvBlockStore
 from hearth.store.store import Store
@@ -27,12 +23,10 @@ from hearth.store.store import Store
 if TYPE_CHECKING:
     from hearth.models.types import Engine
     from hearth.multimodal.picture_encoder import PictureEncoder
-    from hearth.multimodal.pictures import Picture
     from hearth.multimodal.text_embedding import TextEmbedder
     from hearth.multimodal.transcription import Transcriber
 
 log = logging.getLogger("hearth.runtime")
-EMBEDDINGS_KEPT = 256  # pictures whose image embeddings stay in RAM
 GIB = 1 << 30
 KV_DISK_SHARE = 0.1  # of the free disk, unless a setting says otherwise
 KV_DISK_MAX_GIB = 8.0
@@ -52,11 +46,10 @@ class Runtime:
         self._kv_path = settings.data_dir / "kv"
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
         self.vision: Background[PictureEncoder] = Background("load-vision", self._load_vision)
+        self.sight: Background[Sight] = Background("load-sight", self._load_sight)
         self.transcriber: Background[Transcriber] = Background("load-speech", self._load_transcriber)
         self.text_embedder: Background[TextEmbedder] = Background("load-embedder", self._load_text_embedder)
         self._composer: PromptComposer | None = None
-        self._embeddings: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._embeddings_lock = threading.Lock()
         self._load_fraction: float | None = None
         self._closing = threading.Event()
 
@@ -69,8 +62,19 @@ class Runtime:
 
     @property
     def sees(self) -> bool:
-        """Whether the model takes pictures."""
-        return self.choice.vision_dir is not None
+        """Whether the model takes pictures, as far as is known before it is loaded."""
+        if self.choice.vision_dir is not None:
+            return True
+        engine = self.engine.peek()
+        if engine is None:
+            return self.settings.mmproj is not None
+        return engine.info.media is not None and engine.info.media.sees
+
+    @property
+    def prompt_fingerprint(self) -> str:
+        """What pieces of a prompt depend on: the loaded model, and how its encoder lays out pictures."""
+        info = self.engine.get().info
+        return info.fingerprint if info.media is None else f"{info.fingerprint}.{info.media.fingerprint}"
 
     @property
     def load_fraction(self) -> float | None:
@@ -86,44 +90,13 @@ class Runtime:
             info = engine.info
             template = ChatTemplate(info.chat_template or DEFAULT_TEMPLATE, info.bos_token, info.eos_token)
             self._composer = PromptComposer(
-                template, engine.tokenize, self.media_record, bos_token=info.bos_token, add_bos=info.add_bos
+                template,
+                engine.tokenize,
+                lambda picture: self.sight.get().segments(picture),
+                bos_token=info.bos_token,
+                add_bos=info.add_bos,
             )
         return self._composer
-
-    def media_record(self, picture: PictureContent) -> MediaRecord:
-        """The identity and size of a picture in the prompt, under the encoder in use."""
-        vision = self.vision.get()
-        return MediaRecord(
-            identity=f"{picture.sha256}.{vision.fingerprint}",
-            sha256=picture.sha256,
-            n_tokens=vision.n_tokens,
-            n_pos=vision.n_tokens,
-        )
-
-    def embedder_of(self, record: MediaRecord) -> Callable[[], NDArray[np.float32]]:
-        """What the engine calls for embeddings (n_tokens, n_embd) if the prefix is not in the KV cache."""
-
-        def embed() -> NDArray[np.float32]:
-            with self._embeddings_lock:
-                kept = self._embeddings.get(record.identity)
-                if kept is not None:
-                    self._embeddings.move_to_end(record.identity)
-                    return kept
-            from hearth.multimodal.pictures import read_picture
-
-            picture = read_picture(self.store.blobs.get(record.sha256), record.sha256[:12])
-            return self.encode(picture, record.identity)
-
-        return embed
-
-    def encode(self, picture: Picture, identity: str) -> NDArray[np.float32]:
-        """Image embeddings of ``picture``, remembered under ``identity``."""
-        embeddings = self.vision.get().encode(picture.image)
-        with self._embeddings_lock:
-            self._embeddings[identity] = embeddings
-            while len(self._embeddings) > EMBEDDINGS_KEPT:
-                self._embeddings.popitem(last=False)
-        return embeddings
 
     def close(self) -> None:
         """Ends the engine and gives the data folder back. Idempotent."""
@@ -172,6 +145,10 @@ class Runtime:
         from hearth.models.engine.process import ProcessEngine
 
         return ProcessEngine.load(choice.path, options, make_engine=make_engine, **arguments)
+
+    def _load_sight(self) -> Sight:
+        eyes = PocketEyes(self.vision.get()) if self.choice.vision_dir is not None else ModelEyes(self.engine.get())
+        return Sight(eyes, self.store.blobs, self.store.derived)
 
     def _load_vision(self) -> PictureEncoder:
         from hearth.multimodal.picture_encoder import PictureEncoder

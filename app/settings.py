@@ -33,7 +33,7 @@ class _Fields(BaseModel):
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("hearth", appauthor=False))
     model: str = "pocket"
-    mmproj: Path | None = None
+    mmproj: Path | None = None  # the model's encoder of pictures and sounds
     n_ctx: int | None = Field(default=None, ge=64, le=1_048_576)  # tokens; None: what the model suits, at most 8,192
     n_gpu_layers: int = Field(default=-1, ge=-1)  # -1: as many as the build and the device take
     n_threads: int | None = Field(default=None, ge=1, le=1024)  # None: the physical cores
@@ -84,13 +84,6 @@ class _Fields(BaseModel):
             raise ValueError(str(error)) from None
         return adapters
 
-    @field_validator("mmproj", mode="after")
-    @classmethod
-    def _no_mmproj_yet(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            raise ValueError("projector files are not supported in this version; leave it out and use the pocket model")
-        return path
-
 
 class Settings(BaseSettings, _Fields):
     """All settings of an assistant. Raises SettingsError naming the setting, its place and what would be right."""
@@ -114,7 +107,16 @@ class Settings(BaseSettings, _Fields):
 
     def engine_options(self, n_ctx: int | None = None) -> EngineOptions:
         """What concerns the engine, with ``n_ctx`` if the settings do not say. Raises RequestError for a conflict."""
-        same = ("n_gpu_layers", "kv_type", "flash_attention", "n_threads", "n_parallel", "prompt_lookup", "draft_model")
+        same = (
+            "n_gpu_layers",
+            "kv_type",
+            "flash_attention",
+            "n_threads",
+            "n_parallel",
+            "prompt_lookup",
+            "draft_model",
+            "mmproj",
+        )
         rope = [name for name in EngineOptions.__dataclass_fields__ if name.startswith(("rope_", "yarn_"))]
         return EngineOptions(
             n_ctx=self.n_ctx or n_ctx,

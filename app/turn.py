@@ -120,7 +120,9 @@ class Turn:
         question = perceived.text or PICTURE_ONLY_QUESTION
         found = self._recall(standalone_query(question, history.last_question), info)
         segments, frozen = history.append((*perceived.pictures, found.text + prompt.clean(question)))
-        self._runtime.store.conversations.refreeze(user_message.id, prompt.dump(frozen), info.fingerprint)
+        self._runtime.store.conversations.refreeze(
+            user_message.id, prompt.dump(frozen), self._runtime.prompt_fingerprint
+        )
         finished = self._generate(segments)
         return self._remember(finished, found.citations)
 
@@ -192,7 +194,7 @@ class Turn:
         self._reporter.check()
         request = GenerationRequest(
             request_id=secrets.token_hex(8),
-            segments=prompt.with_embeddings(segments, self._runtime.embedder_of),
+            segments=prompt.with_embeddings(segments, lambda record: self._runtime.sight.get().embedder_of(record)),
             sampling=self._sampling(),
             max_tokens=_first(self._given.max_tokens, self._runtime.settings.max_tokens),
             owner=self._conversation_id,
@@ -250,7 +252,7 @@ class Turn:
             cache=finished.cache,
             seed=finished.seed,
         )
-        fingerprint = self._runtime.engine.get().info.fingerprint
+        fingerprint = self._runtime.prompt_fingerprint
         segments = prompt.text_segments(finished.tokens)
         frozen = prompt.dump(FrozenTurn((finished.text,), segments)) if finished.tokens else None
         return self._append_reply(reply, frozen, fingerprint)

@@ -63,7 +63,8 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
     logger.debug("%s", line)
 
 
-native.llama_log_set(_on_log, None)
+log_callback = _on_log
+native.llama_log_set(log_callback, None)
 
 
 def _start_backend() -> None:

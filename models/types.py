@@ -38,6 +38,42 @@ class MediaEmbeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a model's own encoder takes. ``sample_rate`` is in Hz, 0 if it does not hear."""
+
+    sees: bool
+    hears: bool
+    sample_rate: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaShape:
+    """The size of a picture in pixels, or of a sound in samples."""
+
+    width: int = 0
+    height: int = 0
+    n_samples: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        return self.width == 0 == self.height
+
+    def __str__(self) -> str:
+        return (
+            f"a sound of {self.n_samples:,} samples" if self.is_sound else f"a picture of {self.width} x {self.height}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPiece:
+    """A part of a picture or sound that is encoded by itself: the whole, or a tile."""
+
+    n_tokens: int
+    n_pos: int
+
+
+@dataclass(frozen=True, slots=True)
 class MediaSegment:
     """A picture (or a sound) in the prompt. It is atomic: cached whole or not at all.
 
@@ -200,6 +236,7 @@ class ModelInfo:
     bos_token: str
     eos_token: str
     add_bos: bool
+    media: MediaInfo | None = None  # of its own encoder; None: it has none
 
 
 class RequestHandle(Protocol):
@@ -228,6 +265,16 @@ class Engine(Protocol):
         """Token ids of ``text``. Special tokens are recognised in it only with ``parse_special``."""
 
     def detokenize(self, tokens: list[int], *, special: bool = False) -> str: ...
+
+    def plan_media(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
+        """What a picture or a sound of this shape becomes in the prompt: tokens, and pieces to be encoded.
+
+        Raises EngineError if the model has no encoder, or none for such media.
+        """
+
+    def encode_media(self, media: NDArray[Any]) -> tuple[MediaEmbeddings, ...]:
+        """Embeddings of every MediaPiece of ``plan_media``. ``media`` is a picture, uint8 of shape (height, width, 3),
+        or a sound, float32 of shape (n,) at the encoder's sample rate. Takes seconds, and does not hold up answers."""
 
     def forget(self, owner: str) -> int:
         """Deletes the saved KV blocks that only ``owner`` uses, and returns how many. They are gone on return."""

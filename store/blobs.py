@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hearth.store.database import Database
+from hearth.store.derived import DerivedFiles
 from hearth.store.errors import NotFoundError, StoreError, from_os_error
 from hearth.store.words import storable
 
@@ -32,9 +33,11 @@ class BlobStore:
     is closed; the next opening sweeps it away.
     """
 
-    def __init__(self, folder: Path, database: Database) -> None:
-        """Takes over ``folder``, creating it with mode 0700. Raises StoreError."""
+    def __init__(self, folder: Path, database: Database, derived: DerivedFiles | None = None) -> None:
+        """Takes over ``folder``, creating it with mode 0700. What is ``derived`` from a blob goes with it. Raises
+        StoreError."""
         self._folder = folder
+        self._derived = derived
         self._database = database
         self._expected: Counter[str] = Counter()  # put, not yet named by a message or document; under writer_lock
         try:
@@ -98,7 +101,7 @@ class BlobStore:
             if not cursor.rowcount:
                 raise NotFoundError(f"blob {sha256[:12]}: not in the store")
             self._expected.pop(sha256, None)
-            self._unlink(self._place(sha256))
+            self._remove(sha256)
 
     def named(self, *sha256s: str) -> None:
         """Notes that a message or document names what was put for it, so that deleting that removes the blob too."""
@@ -121,7 +124,7 @@ class BlobStore:
                 unused = [row["sha256"] for row in rows if row["sha256"] not in self._expected]
                 transaction.executemany("DELETE FROM blobs WHERE sha256 = ?", [(sha256,) for sha256 in unused])
             for sha256 in unused:
-                self._unlink(self._place(sha256))
+                self._remove(sha256)
         return len(unused)
 
     def sweep(self) -> None:
@@ -132,6 +135,13 @@ class BlobStore:
         for path in self._folder.rglob("*"):
             if path.is_file() and path.name not in known:
                 self._unlink(path)
+        if self._derived is not None:
+            self._derived.sweep(known)
+
+    def _remove(self, sha256: str) -> None:
+        if self._derived is not None:
+            self._derived.remove(sha256)
+        self._unlink(self._place(sha256))
 
     def _place(self, sha256: str) -> Path:
         if not _SHA256.match(sha256):

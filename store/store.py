@@ -8,6 +8,7 @@ from types import TracebackType
 from hearth.store.blobs import BlobStore
 from hearth.store.conversations import ConversationStore
 from hearth.store.database import Database
+from hearth.store.derived import DerivedFiles
 from hearth.store.documents import DocumentStore
 from hearth.store.errors import from_os_error
 from hearth.store.lock import FolderLock
@@ -17,7 +18,10 @@ DATABASE_NAME = "hearth.sqlite3"
 
 
 class Store:
-    """What lasts: ``conversations``, ``documents`` and ``blobs`` in ``data_dir``. All may be used from any thread."""
+    """What lasts: ``conversations``, ``documents``, ``blobs`` and what is ``derived`` from them, in ``data_dir``.
+
+    All may be used from any thread.
+    """
 
     def __init__(self, data_dir: Path, lock: FolderLock, database: Database) -> None:
         """For ``open``, which is how to get a store."""
@@ -25,7 +29,8 @@ class Store:
         self._lock = lock
         self._database = database
         self._index = VectorIndex(data_dir / "vectors")
-        self.blobs = BlobStore(data_dir / "blobs", database)
+        self.derived = DerivedFiles(data_dir / "derived")
+        self.blobs = BlobStore(data_dir / "blobs", database, self.derived)
         self.blobs.sweep()
         self.conversations = ConversationStore(database, self.blobs)
         self.documents = DocumentStore(database, self.blobs, self._index)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "hearth": ("hearth",),
 }
 ONLY_IN = {
-    "llama_cpp": ("hearth.models.llama",),
+    "llama_cpp": ("hearth.models.llama", "hearth.models.mtmd"),
     "open_clip": ("hearth.multimodal.clip",),
     "whisper": ("hearth.multimodal.whisper_model",),
     "sentence_transformers": (),

@@ -21,9 +21,6 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hearth.models.engine import messages
 from hearth.models.engine.last_words import LastWords, manner_of_death
 from hearth.models.errors import EngineError, HearthError, RequestError
@@ -286,7 +283,7 @@ class EngineProcess:
     def _embed(self, handle: ProcessHandle, serial: int, index: int, segment: MediaSegment) -> None:
         reply: messages.Embeddings | messages.EmbedFailed
         try:
-            reply = _embeddings_message(serial, index, segment.embed())
+            reply = messages.Embeddings(serial, index, messages.pack(segment.embed()))
         except Exception as error:  # whatever it is, it belongs to this request
             handle.embed_error = _as_engine_error(error)
             reply = messages.EmbedFailed(serial, index)
@@ -343,14 +340,6 @@ def _start() -> tuple[subprocess.Popen[bytes], messages.Channel, int]:
         for fd in (child_in, child_out, child_errors):
             os.close(fd)
     return process, messages.Channel(from_child, to_child, messages.read_plain), errors
-
-
-def _embeddings_message(serial: int, index: int, given: MediaEmbeddings | NDArray[np.float32]) -> messages.Embeddings:
-    if not isinstance(given, MediaEmbeddings):
-        given = MediaEmbeddings(given)
-    rows = np.ascontiguousarray(given.rows, dtype=np.float32)
-    places = None if given.places is None else np.ascontiguousarray(given.places, dtype=np.int32).tobytes()
-    return messages.Embeddings(serial, index, rows.shape, rows.tobytes(), places, given.causal)
 
 
 def _as_engine_error(error: Exception) -> HearthError:

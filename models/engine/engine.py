@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from hearth.models.engine.core import EngineCore
 from hearth.models.engine.disk_cache import KvStore
@@ -20,7 +22,8 @@ from hearth.models.engine.prompt import Prompt
 from hearth.models.engine.request_checks import MAX_SEED, check_request
 from hearth.models.engine.sequence import Sequence, SequenceHandle
 from hearth.models.errors import ContextOverflowError, EngineError
-from hearth.models.types import GenerationRequest, ModelInfo
+from hearth.models.mtmd import MediaEncoder
+from hearth.models.types import GenerationRequest, MediaEmbeddings, MediaPiece, MediaShape, ModelInfo, TextSegment
 
 T = TypeVar("T")
 
@@ -118,6 +121,24 @@ class LlamaEngine:
         with self._lock:
             self._check_open()
             return self._model.detokenize(tokens, special=special)
+
+    def plan_media(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
+        """What a picture or a sound of this shape becomes in the prompt: tokens, and pieces to be encoded.
+
+        Raises EngineError if the model has no encoder, or none for such media.
+        """
+        return self._encoder.plan(shape)
+
+    def encode_media(self, media: NDArray[Any]) -> tuple[MediaEmbeddings, ...]:
+        """Embeddings of every MediaPiece of ``plan_media``. ``media`` is a picture, uint8 of shape (height, width, 3),
+        or a sound, float32 of shape (n,) at the encoder's sample rate. On the caller's thread. Raises EngineError."""
+        return self._encoder.encode(media)
+
+    @property
+    def _encoder(self) -> MediaEncoder:
+        if self._parts.media is None:
+            raise EngineError(f"{self._info.name} was loaded without an encoder; name its mmproj file")
+        return self._parts.media
 
     def check_integrity(self) -> None:
         """Compares what the prefix cache believes with the KV cache. Raises EngineError if they differ."""

@@ -16,6 +16,7 @@ from hearth.models.fingerprint import model_fingerprint
 from hearth.models.gguf_header import GgufHeader, check_gguf
 from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel, build_id
 from hearth.models.llama_adapters import LlamaAdapter
+from hearth.models.mtmd import MediaEncoder
 from hearth.models.types import ModelInfo
 
 SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
@@ -29,6 +30,7 @@ class EngineParts:
     context: LlamaContext
     info: ModelInfo
     draft: DraftModel | None = None
+    media: MediaEncoder | None = None
     _owned: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -57,6 +59,9 @@ def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], b
         draft = _load_draft(context, options, progress) if options.draft_model is not None else None
         if draft is not None:
             owned.callback(draft.close)
+        media = _load_encoder(model, options) if options.mmproj is not None else None
+        if media is not None:
+            owned.callback(media.close)
         settings = (
             build_id(),
             options.kv_type,
@@ -66,8 +71,9 @@ def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], b
             *sorted(f"lora={adapter.sha256}*{scale!r}" for adapter, scale in adapters if scale),
         )
         info = _model_info(model, context, model_fingerprint(header, *settings))
-        info = replace(info, n_ctx=min(context.n_ctx, n_positions(model, header) or context.n_ctx))
-        return EngineParts(model, context, info, draft, owned.pop_all())
+        n_ctx = min(context.n_ctx, n_positions(model, header) or context.n_ctx)
+        info = replace(info, n_ctx=n_ctx, media=media.info if media is not None else None)
+        return EngineParts(model, context, info, draft, media, owned.pop_all())
 
 
 def _load_draft(target: LlamaContext, options: EngineOptions, progress: Callable[[float], bool] | None) -> DraftModel:
@@ -80,6 +86,12 @@ def _load_draft(target: LlamaContext, options: EngineOptions, progress: Callable
     except BaseException:
         model.close()
         raise
+
+
+def _load_encoder(model: LlamaModel, options: EngineOptions) -> MediaEncoder:
+    assert options.mmproj is not None
+    n_threads = options.n_threads or physical_cores()
+    return MediaEncoder.load(options.mmproj, model, n_threads=n_threads, on_gpu=options.n_gpu_layers != 0)
 
 
 def _context_options(model: LlamaModel, options: EngineOptions, header: GgufHeader) -> ContextOptions:

@@ -19,16 +19,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hearth.models import types
 from hearth.models.engine import options
 from hearth.models.engine.options import EngineOptions
 from hearth.models.errors import EngineError, HearthError
-from hearth.models.types import Engine, EngineEvent, GenerationRequest
+from hearth.models.types import Engine, EngineEvent, GenerationRequest, MediaEmbeddings
 
 EngineFactory = Callable[..., Engine]
 """``make(path, options, on_progress=..., **arguments)``; a function or class method that pickles by its name."""
 
-CALLS = frozenset({"check_integrity", "detokenize", "flush", "forget", "stats", "tokenize"})
+CALLS = frozenset(
+    {"check_integrity", "detokenize", "encode_media", "flush", "forget", "plan_media", "stats", "tokenize"}
+)
 """Methods of the engine that may be called through the pipe."""
 
 _FRAME_HEADER = struct.Struct("<Q")  # bytes of the pickle that follows
@@ -73,15 +78,22 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedEmbeddings:
+    """MediaEmbeddings as plain data: rows of float32 and places of int32, in C order."""
+
+    shape: tuple[int, ...]
+    rows: bytes
+    places: bytes | None
+    causal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What ``embed`` of the request's segment ``index`` gave: rows of float32 and places of int32, in C order."""
+    """What ``embed`` of the request's segment ``index`` gave."""
 
     serial: int
     index: int
-    shape: tuple[int, ...]
-    data: bytes
-    places: bytes | None = None
-    causal: bool = True
+    packed: PackedEmbeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,22 @@ def protocol_id() -> str:
     }
     lines = [f"{name} {[field.name for field in fields(kind)]}" for name, kind in sorted(kinds.items())]
     return f"{zlib.crc32(chr(10).join(lines).encode()):08x}"
+
+
+def pack(given: MediaEmbeddings | NDArray[np.float32]) -> PackedEmbeddings:
+    """``given`` without arrays, for the pipe."""
+    if not isinstance(given, MediaEmbeddings):
+        given = MediaEmbeddings(given)
+    rows = np.ascontiguousarray(given.rows, dtype=np.float32)
+    places = None if given.places is None else np.ascontiguousarray(given.places, dtype=np.int32).tobytes()
+    return PackedEmbeddings(rows.shape, rows.tobytes(), places, given.causal)
+
+
+def unpack(packed: PackedEmbeddings) -> MediaEmbeddings:
+    """What was packed; its arrays cannot be written to."""
+    rows = np.frombuffer(packed.rows, np.float32).reshape(packed.shape)
+    places = None if packed.places is None else np.frombuffer(packed.places, np.int32).reshape(-1, 3)
+    return MediaEmbeddings(rows, places, packed.causal)
 
 
 class ParentEmbedError(EngineError):

@@ -77,6 +77,7 @@ class EngineOptions:
     kv_min_worth_s: float = 0.02  # a prefix that is computed in less is not saved on disk
     prompt_lookup: bool = True
     draft_model: Path | None = None
+    mmproj: Path | None = None  # the model's encoder of pictures and sounds
     lora: tuple[LoraAdapter, ...] = ()
     rope_scaling: RopeScalingType | None = None
     rope_freq_base: float | None = None

@@ -20,11 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from numpy.typing import NDArray
+
 from hearth.models.engine import messages
 from hearth.models.engine.child import EngineProcess, ProcessEnded, ProcessHandle
 from hearth.models.engine.options import EngineOptions
 from hearth.models.errors import EngineError
-from hearth.models.types import GenerationRequest, ModelInfo
+from hearth.models.types import GenerationRequest, MediaEmbeddings, MediaPiece, MediaShape, ModelInfo, TextSegment
 
 logger = logging.getLogger("hearth.engine.process")
 T = TypeVar("T")
@@ -103,6 +105,19 @@ class ProcessEngine:
         """Text of ``tokens``, special ones included with ``special``. Raises EngineError for an id out of range."""
         text: str = self.call("detokenize", tokens, special=special)
         return text
+
+    def plan_media(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
+        """What a picture or a sound of this shape becomes in the prompt: tokens, and pieces to be encoded.
+
+        Raises EngineError if the model has no encoder, or none for such media.
+        """
+        plan: tuple[TextSegment | MediaPiece, ...] = self.call("plan_media", shape)
+        return plan
+
+    def encode_media(self, media: NDArray[Any]) -> tuple[MediaEmbeddings, ...]:
+        """Embeddings of every MediaPiece of ``plan_media``. ``media`` is a picture, uint8 of shape (height, width, 3),
+        or a sound, float32 of shape (n,) at the encoder's sample rate. Raises EngineError."""
+        return tuple(map(messages.unpack, self.call("encode_media", media)))
 
     def forget(self, owner: str) -> int:
         """Deletes the saved KV blocks that only ``owner`` uses, and returns how many. They are gone on return."""

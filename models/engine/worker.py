@@ -21,8 +21,6 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-import numpy as np
-
 from hearth.models.engine import messages
 from hearth.models.errors import EngineError, HearthError
 from hearth.models.types import (
@@ -288,9 +286,9 @@ class Worker:
             case messages.Cancel(serial):
                 if (served := self._requests.get(serial)) is not None:
                     served.cancel()
-            case messages.Embeddings(serial, index):
+            case messages.Embeddings(serial, index, packed):
                 if (served := self._requests.get(serial)) is not None:
-                    served.settle(index, _embeddings_of(message))
+                    served.settle(index, messages.unpack(packed))
             case messages.EmbedFailed(serial, index):
                 if (served := self._requests.get(serial)) is not None:
                     served.settle(index, messages.ParentEmbedError("the picture could not be encoded"))
@@ -344,7 +342,10 @@ class Worker:
             method = getattr(self._loaded, call.method, None)
             if method is None:
                 raise EngineError(f"this engine has no method {call.method}")
-            answer = messages.Answer(call.serial, pickle.dumps(method(*call.args, **call.kwargs)))
+            result = method(*call.args, **call.kwargs)
+            if call.method == "encode_media":
+                result = tuple(map(messages.pack, result))
+            answer = messages.Answer(call.serial, pickle.dumps(result))
         except Exception as error:
             answer = messages.Answer(call.serial, error=_record(error))
         self._outbox.put(answer)
@@ -354,12 +355,6 @@ class Worker:
         if self._engine is None:
             raise EngineError("the model is not loaded yet")
         return self._engine
-
-
-def _embeddings_of(message: messages.Embeddings) -> MediaEmbeddings:
-    rows = np.frombuffer(message.data, np.float32).reshape(message.shape)
-    places = None if message.places is None else np.frombuffer(message.places, np.int32).reshape(-1, 3)
-    return MediaEmbeddings(rows, places, message.causal)
 
 
 def _die() -> NoReturn:

@@ -59,7 +59,7 @@ class ForgetsOldTurns(Plain):
 
 
 def composer(template: prompt.Template | None = None) -> PromptComposer:
-    return PromptComposer(template or Plain(), tokenize, lambda p: MediaRecord(p.sha256 + ".v", p.sha256, 16, 16))
+    return PromptComposer(template or Plain(), tokenize, lambda p: (MediaRecord(p.sha256 + ".v", p.sha256, 16, 16),))
 
 
 def test_first_turn_with_picture_and_system() -> None:
