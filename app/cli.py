@@ -17,7 +17,15 @@ from hearth import __version__
 from hearth.cli_bench import bench
 from hearth.cli_conversations import conversations
 from hearth.cli_memory import memory
-from hearth.cli_options import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, DataDirOption, JsonOption, ModelOption
+from hearth.cli_options import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    DataDirOption,
+    JsonOption,
+    MmprojOption,
+    ModelOption,
+)
 from hearth.logging_setup import configure_logging
 from hearth.surroundings import Surroundings, open_assistant, opened, serve
 from hearth.terminal import print_json, report
@@ -36,6 +44,7 @@ def page(
     port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the browser.")] = False,
     model: ModelOption = None,
+    mmproj: MmprojOption = None,
     data_dir: DataDirOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the log on standard error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -49,7 +58,7 @@ def page(
         _refuse_page_options(context)
         return
     surroundings: Surroundings = context.obj
-    assistant = surroundings.open_assistant(model=model, data_dir=data_dir)
+    assistant = surroundings.open_assistant(model=model, mmproj=mmproj, data_dir=data_dir)
     try:
         surroundings.serve(assistant, host=host, port=port, open_browser=not no_browser)
     finally:
@@ -58,7 +67,7 @@ def page(
 
 def _refuse_page_options(context: typer.Context) -> None:
     """An option of the page before a command would otherwise be accepted and ignored."""
-    for name in ("host", "port", "no_browser", "model", "data_dir"):
+    for name in ("host", "port", "no_browser", "model", "mmproj", "data_dir"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
@@ -81,6 +90,7 @@ def ask(
     ] = None,
     conversation: Annotated[str | None, typer.Option(metavar="ID", help="Go on with this conversation.")] = None,
     model: ModelOption = None,
+    mmproj: MmprojOption = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt of a new conversation.")] = None,
     max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens to generate at most.")] = None,
     temperature: Annotated[float | None, typer.Option(metavar="T", help="0 always takes the likeliest token.")] = None,
@@ -97,7 +107,8 @@ def ask(
     from hearth.turn_printer import TurnPrinter, follow
 
     printer = TurnPrinter(sys.stdout, sys.stderr)
-    with opened(context, model=model, data_dir=data_dir) as assistant, _cancel_on_interrupt() as cancelled:
+    files = {"model": model, "mmproj": mmproj, "data_dir": data_dir}
+    with opened(context, **files) as assistant, _cancel_on_interrupt() as cancelled:
         reply = follow(
             assistant.stream(
                 question,

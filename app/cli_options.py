@@ -14,6 +14,10 @@ EXIT_INTERRUPTED: Final = 130  # by Ctrl-C, as shells have it; wrong usage is ty
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="'pocket' or the path of a GGUF file.")
 ]
+MmprojOption = Annotated[
+    Path | None,
+    typer.Option("--mmproj", metavar="FILE", help="The model's encoder of pictures; found by itself beside the model."),
+]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", metavar="DIR", help="Where conversations and memory are kept.")
 ]

@@ -57,7 +57,7 @@ class Runtime:
     def choice(self) -> ModelChoice:
         """The model in use. Raises ModelFileError."""
         if self._choice is None:
-            self._choice = choose(self.settings.model)
+            self._choice = choose(self.settings.model, self.settings.mmproj)
         return self._choice
 
     @property
@@ -67,7 +67,7 @@ class Runtime:
             return True
         engine = self.engine.peek()
         if engine is None:
-            return self.settings.mmproj is not None
+            return self.choice.mmproj is not None
         return engine.info.media is not None and engine.info.media.sees
 
     @property
@@ -133,7 +133,7 @@ class Runtime:
         from hearth.engine_factory import make_engine
 
         choice = self.choice
-        options = self.settings.engine_options(choice.n_ctx)
+        options = self.settings.engine_options(choice.n_ctx, choice.mmproj)
 
         def progress(fraction: float) -> None:
             self._load_fraction = fraction

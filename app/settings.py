@@ -105,8 +105,9 @@ class Settings(BaseSettings, _Fields):
         except RequestError as error:
             raise SettingsError(str(error)) from None
 
-    def engine_options(self, n_ctx: int | None = None) -> EngineOptions:
-        """What concerns the engine, with ``n_ctx`` if the settings do not say. Raises RequestError for a conflict."""
+    def engine_options(self, n_ctx: int | None = None, mmproj: Path | None = None) -> EngineOptions:
+        """What concerns the engine, with ``n_ctx`` and ``mmproj`` if the settings do not say. Raises RequestError for a
+        conflict."""
         same = (
             "n_gpu_layers",
             "kv_type",
@@ -115,11 +116,11 @@ class Settings(BaseSettings, _Fields):
             "n_parallel",
             "prompt_lookup",
             "draft_model",
-            "mmproj",
         )
         rope = [name for name in EngineOptions.__dataclass_fields__ if name.startswith(("rope_", "yarn_"))]
         return EngineOptions(
             n_ctx=self.n_ctx or n_ctx,
+            mmproj=self.mmproj or mmproj,
             lora=tuple(LoraAdapter.parse(text) for text in self.lora),
             **{name: getattr(self, name) for name in (*same, *rope)},
         )

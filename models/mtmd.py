@@ -68,7 +68,7 @@ class MediaEncoder:
             lambda: mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params), "no reason given"
         )
         if not handle:
-            raise ModelFileError(f"{path}: cannot be used with {model.path.name}: {reason}")
+            raise ModelFileError(f"{path}: cannot be used with {model.path.name}: {reason}; name its own mmproj")
         return cls(handle, model, model_fingerprint(header, build_id()))
 
     def plan(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
