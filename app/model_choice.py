@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hearth import assets
 from hearth.models.errors import ModelFileError
-from hearth.models.gguf_header import Scalar, read_gguf_header
+from hearth.models.gguf_header import GgufHeader, Scalar, read_gguf_header
 
 log = logging.getLogger("hearth.models")
 DEFAULT_TEMPERATURE = 0.7  # for a model that says nothing
@@ -57,13 +57,9 @@ def find_mmproj(model: Path) -> Path | None:
     beside = [path for path in sorted(model.parent.glob("*.gguf")) if "mmproj" in path.name.lower() and path != model]
     if not beside:
         return None
-    try:
-        header = read_gguf_header(model)
-        width = header.metadata.get(f"{header.architecture}.embedding_length")
-        fitting = [path for path in beside if width is not None and width in _widths(path)]
-    except ModelFileError as error:
-        log.debug("no encoder is looked for: %s", error)
-        return None
+    header = _header(model)
+    width = header.metadata.get(f"{header.architecture}.embedding_length") if header is not None else None
+    fitting = [path for path in beside if width is not None and width in _widths(path)]
     if len(fitting) > 1:
         names = ", ".join(path.name for path in fitting)
         log.warning("%s: several encoders fit (%s); name one by the setting mmproj", model, names)
@@ -72,8 +68,19 @@ def find_mmproj(model: Path) -> Path | None:
 
 def _widths(mmproj: Path) -> set[Scalar | None]:
     """Of the embeddings that an encoder gives."""
-    metadata = read_gguf_header(mmproj).metadata
-    return {metadata.get(f"clip.{kind}.projection_dim") for kind in ("vision", "audio")}
+    header = _header(mmproj)
+    if header is None:
+        return set()
+    return {header.metadata.get(f"clip.{kind}.projection_dim") for kind in ("vision", "audio")}
+
+
+def _header(path: Path) -> GgufHeader | None:
+    """None for a file that is none, or damaged: who loads it says so."""
+    try:
+        return read_gguf_header(path)
+    except ModelFileError as error:
+        log.debug("not looked at: %s", error)
+        return None
 
 
 def _pocket(folder: Path) -> ModelChoice:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,23 +12,13 @@ import hearth
 from hearth.models.errors import ContextOverflowError, ModelFileError, RequestError
 from hearth.multimodal.errors import PerceptionError
 from hearth.store.errors import NotFoundError
-
-
-def _tiny_gguf() -> ModuleType:
-    path = Path(__file__).parents[1] / "models" / "tiny_gguf.py"
-    spec = importlib.util.spec_from_file_location("tiny_gguf", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("tiny_gguf", module)
-    spec.loader.exec_module(module)
-    return module
+from tests.models.tiny_gguf import write_tiny_gguf
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    _tiny_gguf().write_tiny_gguf(path)
+    write_tiny_gguf(path)
     return path
 
 
@@ -87,7 +74,7 @@ def test_a_restarted_assistant_continues_with_the_same_prompt(model: Path, tmp_p
 
 def test_another_model_takes_the_conversation_over(model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
-    _tiny_gguf().write_tiny_gguf(other, seed=7)
+    write_tiny_gguf(other, seed=7)
     with hearth.Assistant(model=str(model), data_dir=tmp_path / "data") as one:
         first = one.ask("the cat sat", max_tokens=6)
     with hearth.Assistant(model=str(other), data_dir=tmp_path / "data") as two:

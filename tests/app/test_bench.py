@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,23 +12,12 @@ from hearth.cli import main
 from hearth.models.errors import RequestError
 from hearth.models.gguf_header import GgufHeader, read_gguf_header
 from hearth.settings import Settings
-
-
-def _tiny_gguf() -> ModuleType:
-    path = Path(__file__).parents[1] / "models" / "tiny_gguf.py"
-    spec = importlib.util.spec_from_file_location("tiny_gguf", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("tiny_gguf", module)
-    spec.loader.exec_module(module)
-    return module
+from tests.models.tiny_gguf import write_tiny_gguf
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = _tiny_gguf().write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", n_ctx_train=2048)
-    return path
+    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", n_ctx_train=2048)
 
 
 @pytest.fixture

@@ -126,8 +126,8 @@ def test_the_answer_goes_to_stdout_with_its_used_sources_and_nothing_to_stderr(
 
 def test_every_option_of_ask_reaches_the_turn() -> None:
     assistant = ScriptedAssistant()
-    options = "--image a.png --image b.png --audio q.wav --document n.txt --conversation c1 --model m.gguf --mmproj p.gguf"
-    more = "--system S --max-tokens 9 --temperature 0.5 --seed 3 --no-memory --data-dir d"
+    options = "--image a.png --image b.png --audio q.wav --document n.txt --conversation c1 --model m.gguf"
+    more = "--mmproj p.gguf --system S --max-tokens 9 --temperature 0.5 --seed 3 --no-memory --data-dir d"
     assert run(assistant, "ask", "x", *options.split(), *more.split()) == 0
     assert assistant.settings == {"model": "m.gguf", "mmproj": Path("p.gguf"), "data_dir": Path("d")}
     assert assistant.asked == {

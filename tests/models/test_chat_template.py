@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tiny_gguf import CHAT_TEMPLATE
 
 from hearth.models import chat_template as module
 from hearth.models.chat_template import ChatTemplate
 from hearth.models.errors import TemplateError
+from tests.models.tiny_gguf import CHAT_TEMPLATE
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": " Hi "}

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import special_id, write_tiny_gguf
 
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.errors import ContextOverflowError, EngineError, HearthError, ModelError, RequestError
@@ -26,6 +25,7 @@ from hearth.models.types import (
     TextDelta,
     TextSegment,
 )
+from tests.models.tiny_gguf import special_id, write_tiny_gguf
 
 LoadEngine = Callable[..., LlamaEngine]
 WARM = SamplingParams(temperature=1.0, seed=7)

@@ -15,10 +15,7 @@ import gguf
 import llama_cpp
 import numpy as np
 import pytest
-import tiny_architectures
-import tiny_gguf
 from numpy.typing import NDArray
-from tiny_architectures import ARCHITECTURES, N_EMBD, SLIDING_WINDOW, Architecture
 
 from hearth.models import llama as hearth_llama
 from hearth.models.engine import EngineOptions, LlamaEngine
@@ -36,7 +33,9 @@ from hearth.models.types import (
     TextSegment,
 )
 from hearth.store.kv_blocks import KvBlockStore
+from tests.models import tiny_architectures, tiny_gguf
 from tests.models.likeness import assert_alike
+from tests.models.tiny_architectures import ARCHITECTURES, N_EMBD, SLIDING_WINDOW, Architecture
 
 Start = Callable[..., LlamaEngine]
 ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): -100.0}, n_logprobs=8)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import tiny_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from hearth.models.types import (
     TextDelta,
     TextSegment,
 )
+from tests.models import tiny_gguf
 
 LoadEngine = Callable[..., LlamaEngine]
 ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")})

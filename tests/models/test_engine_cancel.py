@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import write_tiny_gguf
 
 from hearth.models.engine import LlamaEngine
 from hearth.models.errors import EngineError
@@ -22,6 +21,7 @@ from hearth.models.types import (
     TextDelta,
     TextSegment,
 )
+from tests.models.tiny_gguf import write_tiny_gguf
 
 LoadEngine = Callable[..., LlamaEngine]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_gguf
 from numpy.typing import NDArray
 
 from hearth.models.engine import EngineOptions, LlamaEngine, disk_cache
@@ -24,6 +23,7 @@ from hearth.models.types import (
     TextSegment,
 )
 from hearth.store.kv_blocks import KvBlockStore
+from tests.models import tiny_gguf
 from tests.models.likeness import assert_alike
 
 Open = Callable[..., LlamaEngine]

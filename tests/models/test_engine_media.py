@@ -11,10 +11,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import pytest
-import tiny_architectures
-import tiny_gguf
 from numpy.typing import NDArray
-from tiny_architectures import N_EMBD
 
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.process import ProcessEngine
@@ -30,6 +27,8 @@ from hearth.models.types import (
     TextSegment,
 )
 from hearth.store.kv_blocks import KvBlockStore
+from tests.models import tiny_architectures, tiny_gguf
+from tests.models.tiny_architectures import N_EMBD
 
 ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")})
 WRITERS = {

@@ -19,7 +19,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import write_tiny_gguf
 
 from hearth.models.engine import EngineOptions, LlamaEngine, child, messages
 from hearth.models.engine.last_words import manner_of_death
@@ -37,6 +36,7 @@ from hearth.models.types import (
     TextDelta,
     TextSegment,
 )
+from tests.models.tiny_gguf import write_tiny_gguf
 
 OPTIONS = EngineOptions(n_threads=1)
 SOON_S = 1.0  # what takes effect within 0.2 s, on a machine that is busy with other things too

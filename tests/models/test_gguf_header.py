@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_gguf import write_tiny_gguf
 
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.errors import EngineError, ModelFileError
 from hearth.models.gguf_header import check_gguf
+from tests.models.tiny_gguf import write_tiny_gguf
 
 
 def test_a_good_file_is_described(tiny_model: Path) -> None:

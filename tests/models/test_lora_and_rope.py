@@ -13,13 +13,13 @@ import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import vocabulary, write_tiny_gguf
-from tiny_lora import Lora, random_lora, write_merged
 
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.options import LoraAdapter
 from hearth.models.errors import HearthError, ModelFileError, RequestError
 from hearth.models.types import Failed, Finished, GenerationRequest, SamplingParams, TextDelta, TextSegment
+from tests.models.tiny_gguf import vocabulary, write_tiny_gguf
+from tests.models.tiny_lora import Lora, random_lora, write_merged
 
 LoadEngine = Callable[..., LlamaEngine]
 PROMPT = tuple(np.random.default_rng(0).integers(32, 127, 60).tolist())

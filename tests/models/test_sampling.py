@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import special_id
 
 from hearth.models.engine import truncation
 from hearth.models.engine.request_checks import check_request
@@ -24,6 +23,7 @@ from hearth.models.errors import EngineError, RequestError
 from hearth.models.llama import ContextOptions, DecodeStatus, LlamaContext, LlamaModel, native
 from hearth.models.llama_sampler import Candidates, Grammar, NativeSampler, dry_sampler, suppressed_tokens
 from hearth.models.types import GenerationRequest, SamplingParams, TextSegment
+from tests.models.tiny_gguf import special_id
 
 ALL = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
 SCHEMA = {

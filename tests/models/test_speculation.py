@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_gguf import special_id, write_tiny_gguf
 
 from hearth.models.engine import LlamaEngine, draft, speculation
 from hearth.models.engine.draft import DraftModel
@@ -28,6 +27,7 @@ from hearth.models.types import (
     TextDelta,
     TextSegment,
 )
+from tests.models.tiny_gguf import special_id, write_tiny_gguf
 
 LoadEngine = Callable[..., LlamaEngine]
 ENDLESS = SamplingParams(logit_bias={special_id("<|end|>"): float("-inf")})
@@ -331,7 +331,7 @@ def test_a_draft_that_does_not_pay_is_left_alone(load_engine: LoadEngine, unrela
 def test_another_vocabulary_is_refused(
     load_engine: LoadEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tiny_gguf
+    from tests.models import tiny_gguf
 
     made, merges = tiny_gguf.vocabulary()
     path = tmp_path / "other.gguf"
@@ -354,7 +354,7 @@ def test_another_vocabulary_is_refused(
 def test_a_padded_vocabulary_is_no_other(
     load_engine: LoadEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tiny_gguf
+    from tests.models import tiny_gguf
 
     made, merges = tiny_gguf.vocabulary()
     path = tmp_path / "padded.gguf"
@@ -374,7 +374,7 @@ def test_a_padded_vocabulary_is_no_other(
 
 
 def test_recurrent_models_are_refused(load_engine: LoadEngine, tmp_path: Path, tiny_model: Path) -> None:
-    from tiny_architectures import write_mamba
+    from tests.models.tiny_architectures import write_mamba
 
     mamba = write_mamba(tmp_path / "mamba.gguf")
     with pytest.raises(ModelFileError, match=r"mamba\.gguf: a recurrent model.*leave draft_model out"):

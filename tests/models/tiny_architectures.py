@@ -11,8 +11,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import tiny_gguf
 from numpy.typing import NDArray
+
+from tests.models import tiny_gguf
 
 N_EMBD = 64
 N_FF = 96

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import gguf
@@ -61,14 +61,18 @@ def write_tiny_gguf(
     architecture: str = "llama",
     tied: bool = False,
     metadata: Mapping[str, float | str] | None = None,
+    further_tokens: Sequence[str] = (),
     change: Callable[[str, NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> Path:
     """Writes the file and returns its path. Equal arguments give equal files.
 
-    ``metadata`` are further keys, of floats and strings; ``change`` gets each tensor and gives what is written.
+    ``metadata`` are further keys, of floats and strings; ``further_tokens`` are special and come last; ``change`` gets
+    each tensor and gives what is written.
     """
     rng = np.random.default_rng(seed)
     tokens, merges = vocabulary()
+    n_special = len(SPECIAL_TOKENS) + len(further_tokens)
+    tokens += further_tokens
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(f"tiny-{seed}")
     writer.add_context_length(n_ctx_train)
@@ -82,8 +86,8 @@ def write_tiny_gguf(
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    n_normal = len(tokens) - len(SPECIAL_TOKENS)
-    writer.add_token_types([gguf.TokenType.NORMAL] * n_normal + [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS))
+    n_normal = len(tokens) - n_special
+    writer.add_token_types([gguf.TokenType.NORMAL] * n_normal + [gguf.TokenType.CONTROL] * n_special)
     writer.add_token_merges(merges)
     writer.add_bos_token_id(tokens.index("<|bos|>"))
     writer.add_eos_token_id(tokens.index("<|end|>") if eos_token_id is None else eos_token_id)

@@ -9,8 +9,9 @@ from typing import Any
 
 import gguf
 import numpy as np
-import tiny_gguf
 from numpy.typing import NDArray
+
+from tests.models import tiny_gguf
 
 N_EMBD, N_KV, N_FF = 64, 32, 128
 SHAPES = {  # (rows, columns) of the weights that adapters change
