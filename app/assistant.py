@@ -166,7 +166,7 @@ class Assistant:
         """Begins to load the models without waiting for them, so that the first answer comes sooner."""
         self._runtime.engine.start()
         if self._runtime.sees:
-            self._runtime.sight.start()
+            self._runtime.senses.start()
         self.memory.warm()
 
     def status(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hearth import prompt
 from hearth.models.errors import ContextOverflowError
-from hearth.prompt import Content, FrozenTurn, MediaRecord, PictureContent
+from hearth.prompt import Content, FrozenTurn, MediaContent, MediaRecord, SoundContent
 from hearth.reporter import Reporter
 from hearth.runtime import Runtime
 from hearth.store.records import Message
@@ -35,7 +35,7 @@ class History:
         Raises ContextOverflowError, TemplateError.
         """
         if any(isinstance(part, MediaRecord) for turn in self.turns for part in turn.segments):
-            self._reporter.wait_for(self._runtime.sight, "seeing")
+            self._reporter.wait_for(self._runtime.senses, "seeing")
         turn = self._user_turn(content, self.turns)
         self._check_room(turn)
         return [*(segment for piece in self.turns for segment in piece.segments), *turn.segments], turn
@@ -61,15 +61,17 @@ class History:
     def _made_anew(
         self, user: Message, content: Content, answer: Message, before: list[FrozenTurn]
     ) -> tuple[FrozenTurn, FrozenTurn]:
-        if not self._runtime.sees:
-            content = tuple(part for part in content if isinstance(part, str))
-        elif any(isinstance(part, PictureContent) for part in content):
-            self._reporter.wait_for(self._runtime.sight, "seeing")
+        content = tuple(part for part in content if isinstance(part, str) or self._perceives(part))
+        if any(not isinstance(part, str) for part in content):
+            self._reporter.wait_for(self._runtime.senses, "seeing")
         asked = self._user_turn(content, before)
         said = self._runtime.composer().assistant_turn(prompt.clean(answer.text))
         for message, piece in ((user, asked), (answer, said)):
             self._runtime.store.conversations.refreeze(message.id, prompt.dump(piece), self._fingerprint)
         return asked, said
+
+    def _perceives(self, part: MediaContent) -> bool:
+        return self._runtime.hears if isinstance(part, SoundContent) else self._runtime.sees
 
     def _check_room(self, turn: FrozenTurn) -> None:
         earlier = [prompt.count_tokens(piece.segments) for piece in self.turns]

@@ -11,7 +11,7 @@ from hearth.attachments import RawFile
 from hearth.events import MemoryChanged, PhaseName, Transcribed
 from hearth.memory import Memory, ScannedDocumentError
 from hearth.models.errors import RequestError
-from hearth.prompt import PictureContent
+from hearth.prompt import PictureContent, SoundContent
 from hearth.reporter import Reporter
 from hearth.runtime import Runtime
 from hearth.store.records import Attachment, AttachmentKind, Document
@@ -28,6 +28,7 @@ class Perceived:
 
     text: str = ""  # typed and spoken
     pictures: list[PictureContent] = field(default_factory=list)
+    sounds: list[SoundContent] = field(default_factory=list)  # for a model that hears
     attachments: list[Attachment] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
     transcripts: list[str] = field(default_factory=list)
@@ -58,20 +59,28 @@ class Perceiver:
             )
         self._runtime.engine.start()  # loads beside the encoder
         read: list[tuple[RawFile, Picture]] = [(file, read_picture(file.data, file.name)) for file in files]
-        self._runtime.sight.get(self._reporter.cancelled.is_set)
+        self._runtime.senses.get(self._reporter.cancelled.is_set)
         for file, picture in read:
             self._reporter.check()
             self._keep(file, picture.sha256, "picture", picture.mime)
             self._perceived.pictures.append(PictureContent(picture.sha256, file.name))
 
     def hear(self, files: list[RawFile]) -> None:
-        """Recordings: their words are added to the question."""
+        """Recordings: a model that hears gets them as they are; for others their words are added to the question."""
         if not files:
             return
         from hearth.multimodal.sound import read_sound
 
         self._runtime.engine.start()
         cancelled = self._reporter.cancelled.is_set
+        if self._runtime.choice.mmproj is not None:
+            self._reporter.wait_for(self._runtime.engine, "loading", self._runtime.load_fraction)
+            if self._runtime.hears:
+                for file in files:
+                    sound = read_sound(file.data, file.name, cancelled=cancelled)
+                    self._keep(file, sound.sha256, "sound", "audio")
+                    self._perceived.sounds.append(SoundContent(sound.sha256, file.name))
+                return
         for file in files:
             self._reporter.phase("transcribing", 0.0, file.name)
             sound = read_sound(file.data, file.name, cancelled=cancelled)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 from hearth.models.errors import TemplateError
@@ -33,18 +33,28 @@ class PictureContent:
     name: str
 
 
-Content = tuple[str | PictureContent, ...]
+@dataclass(frozen=True, slots=True)
+class SoundContent:
+    """A recording in a message, for a model that hears: its blob."""
+
+    sha256: str
+    name: str
+
+
+MediaContent = PictureContent | SoundContent
+Content = tuple[str | MediaContent, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MediaRecord:
-    """A media segment without its embeddings: piece ``part`` of the picture ``sha256``."""
+    """A media segment without its embeddings: piece ``part`` of the picture or sound ``sha256``."""
 
     identity: str
     sha256: str
     n_tokens: int
     n_pos: int
     part: int = 0
+    is_sound: bool = False
 
 
 FrozenSegment = TextSegment | MediaRecord
@@ -73,7 +83,7 @@ class PromptComposer:
         self,
         template: Template,
         tokenize: Tokenize,
-        media: Callable[[PictureContent], tuple[FrozenSegment, ...]],
+        media: Callable[[MediaContent], tuple[FrozenSegment, ...]],
         *,
         bos_token: str = "",
         add_bos: bool = True,
@@ -173,14 +183,9 @@ def clean(text: str) -> str:
 
 def dump(turn: FrozenTurn) -> str:
     """A frozen turn as JSON."""
-    content = [
-        {"text": part} if isinstance(part, str) else {"picture": part.sha256, "name": part.name}
-        for part in turn.content
-    ]
+    content = [_dump_content(part) for part in turn.content]
     segments = [
-        {"tokens": list(segment.tokens)}
-        if isinstance(segment, TextSegment)
-        else {"media": [segment.identity, segment.sha256, segment.n_tokens, segment.n_pos, segment.part]}
+        {"tokens": list(segment.tokens)} if isinstance(segment, TextSegment) else {"media": list(astuple(segment))}
         for segment in turn.segments
     ]
     return json.dumps({"version": FORMAT_VERSION, "content": content, "segments": segments}, separators=(",", ":"))
@@ -191,14 +196,26 @@ def load(text: str) -> FrozenTurn | None:
     stored = json.loads(text) if text else {}
     if stored.get("version") != FORMAT_VERSION:
         return None
-    content: list[str | PictureContent] = [
-        part["text"] if "text" in part else PictureContent(part["picture"], part["name"]) for part in stored["content"]
-    ]
+    content = [_load_content(part) for part in stored["content"]]
     segments: list[FrozenSegment] = [
         TextSegment(tuple(segment["tokens"])) if "tokens" in segment else MediaRecord(*segment["media"])
         for segment in stored["segments"]
     ]
     return FrozenTurn(tuple(content), tuple(segments))
+
+
+def _dump_content(part: str | MediaContent) -> dict[str, str]:
+    if isinstance(part, str):
+        return {"text": part}
+    return {"picture" if isinstance(part, PictureContent) else "sound": part.sha256, "name": part.name}
+
+
+def _load_content(stored: dict[str, str]) -> str | MediaContent:
+    if "text" in stored:
+        return stored["text"]
+    if "picture" in stored:
+        return PictureContent(stored["picture"], stored["name"])
+    return SoundContent(stored["sound"], stored["name"])
 
 
 def count_tokens(segments: Sequence[FrozenSegment]) -> int:

@@ -15,7 +15,7 @@ from hearth.machine import disk_free_bytes
 from hearth.model_choice import ModelChoice, choose
 from hearth.models.errors import HearthError, ModelFileError
 from hearth.prompt import PromptComposer
-from hearth.seeing import ModelEyes, PocketEyes, Sight
+from hearth.senses import ModelEncoder, PocketEncoder, Senses
 from hearth.settings import Settings
 from hearth.store.kv_blocks import KvBlockStore
 from hearth.store.store import Store
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hearth.runtime")
 GIB = 1 << 30
+SAMPLE_RATE = 16_000  # Hz, of recordings as they are read; another one is transcribed instead
 KV_DISK_SHARE = 0.1  # of the free disk, unless a setting says otherwise
 KV_DISK_MAX_GIB = 8.0
 
@@ -46,7 +47,7 @@ class Runtime:
         self._kv_path = settings.data_dir / "kv"
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
         self.vision: Background[PictureEncoder] = Background("load-vision", self._load_vision)
-        self.sight: Background[Sight] = Background("load-sight", self._load_sight)
+        self.senses: Background[Senses] = Background("load-senses", self._load_senses)
         self.transcriber: Background[Transcriber] = Background("load-speech", self._load_transcriber)
         self.text_embedder: Background[TextEmbedder] = Background("load-embedder", self._load_text_embedder)
         self._composer: PromptComposer | None = None
@@ -71,6 +72,12 @@ class Runtime:
         return engine.info.media is not None and engine.info.media.sees
 
     @property
+    def hears(self) -> bool:
+        """Whether the loaded model takes sounds. Call once the engine is ready."""
+        info = self.engine.get().info
+        return info.media is not None and info.media.hears and info.media.sample_rate == SAMPLE_RATE
+
+    @property
     def prompt_fingerprint(self) -> str:
         """What pieces of a prompt depend on: the loaded model, and how its encoder lays out pictures."""
         info = self.engine.get().info
@@ -92,7 +99,7 @@ class Runtime:
             self._composer = PromptComposer(
                 template,
                 engine.tokenize,
-                lambda picture: self.sight.get().segments(picture),
+                lambda content: self.senses.get().segments(content),
                 bos_token=info.bos_token,
                 add_bos=info.add_bos,
             )
@@ -146,9 +153,10 @@ class Runtime:
 
         return ProcessEngine.load(choice.path, options, make_engine=make_engine, **arguments)
 
-    def _load_sight(self) -> Sight:
-        eyes = PocketEyes(self.vision.get()) if self.choice.vision_dir is not None else ModelEyes(self.engine.get())
-        return Sight(eyes, self.store.blobs, self.store.derived)
+    def _load_senses(self) -> Senses:
+        is_pocket = self.choice.vision_dir is not None
+        encoder = PocketEncoder(self.vision.get()) if is_pocket else ModelEncoder(self.engine.get())
+        return Senses(encoder, self.store.blobs, self.store.derived)
 
     def _load_vision(self) -> PictureEncoder:
         from hearth.multimodal.picture_encoder import PictureEncoder

@@ -111,15 +111,15 @@ class Turn:
         perceived = self._perceived
         self._timings = replace(self._timings, perceive_s=self._elapsed())
         user_message = self._user_message = self._store_user_message()
-        if not perceived.text and not perceived.pictures:
+        if not (perceived.text or perceived.pictures or perceived.sounds):
             return self._only_documents()
         info = self._load()
         before = self._runtime.store.conversations.messages(user_message.conversation_id)[: user_message.position]
         system = self._given.system or self._runtime.settings.system or self._runtime.choice.system
         history = History(self._runtime, self._reporter, before, system)
-        question = perceived.text or PICTURE_ONLY_QUESTION
+        question = perceived.text or (PICTURE_ONLY_QUESTION if perceived.pictures else "")
         found = self._recall(standalone_query(question, history.last_question), info)
-        segments, frozen = history.append((*perceived.pictures, found.text + prompt.clean(question)))
+        segments, frozen = history.append((*perceived.pictures, *perceived.sounds, found.text + prompt.clean(question)))
         self._runtime.store.conversations.refreeze(
             user_message.id, prompt.dump(frozen), self._runtime.prompt_fingerprint
         )
@@ -167,7 +167,7 @@ class Turn:
     def _recall(self, query: str, info: ModelInfo) -> Sources:
         perceived = self._perceived
         named = [document.id for document in perceived.documents]
-        if not named and (not self._given.use_memory or perceived.pictures):
+        if not query or (not named and (not self._given.use_memory or perceived.pictures)):
             return NO_SOURCES
         started = time.perf_counter()
         if named or self._runtime.store.documents.n_ready("text"):
@@ -194,7 +194,7 @@ class Turn:
         self._reporter.check()
         request = GenerationRequest(
             request_id=secrets.token_hex(8),
-            segments=prompt.with_embeddings(segments, lambda record: self._runtime.sight.get().embedder_of(record)),
+            segments=prompt.with_embeddings(segments, lambda record: self._runtime.senses.get().embedder_of(record)),
             sampling=self._sampling(),
             max_tokens=_first(self._given.max_tokens, self._runtime.settings.max_tokens),
             owner=self._conversation_id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 import hearth
@@ -99,6 +100,33 @@ def test_answers_are_the_same_after_a_restart_and_in_a_process_of_its_own(model:
         second = ask(assistant, "and this", [picture(2)], first.conversation_id)
         third = ask(assistant, "both", [], first.conversation_id)
     assert texts[0] == (first.text, second.text, third.text)
+
+
+def wav(seed: int, seconds: float = 1.5) -> bytes:
+    samples = np.random.default_rng(seed).uniform(-0.3, 0.3, int(16_000 * seconds)).astype(np.float32)
+    out = io.BytesIO()
+    soundfile.write(out, samples, 16_000, format="WAV")
+    return out.getvalue()
+
+
+def test_a_model_that_hears_gets_the_sound_itself(tmp_path: Path, encoded: list[tuple[int, ...]]) -> None:
+    model = tiny_architectures.write_llama(tmp_path / "tiny.gguf")
+    tiny_mmproj.write_ultravox(tmp_path / "mmproj-tiny.gguf")
+    texts = []
+    for name in ("first", "again"):
+        with open_assistant(model, tmp_path / name) as assistant:
+            first = assistant.ask("", audio=[wav(1)], use_memory=False)
+            assert first.transcripts == ()
+            second = assistant.ask("and", audio=[wav(2)], conversation=first.conversation_id, use_memory=False)
+            assert second.usage.cached_tokens >= first.usage.prompt_tokens
+        with open_assistant(model, tmp_path / name) as assistant:
+            third = assistant.ask("both", conversation=first.conversation_id, use_memory=False)
+            assert third.usage.cached_tokens >= second.usage.prompt_tokens
+            with pytest.raises(HearthError, match="cannot see pictures"):
+                ask(assistant, "what is it", [picture(1)])
+        texts.append((first.text, second.text, third.text))
+    assert texts[0] == texts[1]
+    assert encoded == [(24_000,)] * 4
 
 
 def test_without_its_encoder_a_model_sees_nothing(model: Path, tmp_path: Path) -> None:
