@@ -1,5 +1,5 @@
 """llama-bench, llama-batched-bench and llama-server with the settings of our engine: threads, batch sizes, flash
-attention, KV type, no repacked weights (our engine asks for none), memory-mapped files."""
+attention, KV type."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def tool(name: str) -> Path:
 
 def environment(run: Run) -> dict[str, str]:
     """Without the waiting policy that our engine sets for itself, unless the peers are to have it too."""
-    own = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    return {**own, "OMP_WAIT_POLICY": "PASSIVE"} if run.peer_openmp == "same" else own
+    ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}  # as in hearth.models.llama
+    if run.peer_openmp == "same":
+        return {**os.environ, **ours}
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def llama_bench(run: Run, depth: int, n_tokens: int, repeats: int = 2) -> list[float]:
@@ -45,7 +47,7 @@ def llama_bench(run: Run, depth: int, n_tokens: int, repeats: int = 2) -> list[f
     command = [
         *(str(tool("llama-bench")), "-m", str(run.model), "-p", "0", "-n", str(n_tokens), "-d", str(depth)),
         *("-b", str(N_BATCH), "-ub", str(N_BATCH), "-t", str(run.n_threads), "-fa", "on", "-r", str(repeats)),
-        *("-ctk", "f16", "-ctv", "f16", "--repack", "0", "-ngl", str(run.n_gpu_layers), "-o", "json"),
+        *("-ctk", "f16", "-ctv", "f16", "-ngl", str(run.n_gpu_layers), "-o", "json"),
     ]
     (result,) = json.loads(_output(run, command))
     return [float(speed) for speed in result["samples_ts"]]
@@ -75,7 +77,7 @@ def _common_settings(run: Run) -> list[str]:
     threads, batch = str(run.n_threads), str(N_BATCH)
     return [
         *("-t", threads, "-tb", threads, "-b", batch, "-ub", batch, "-fa", "on"),
-        *("-ctk", "f16", "-ctv", "f16", "-nr", "-ngl", str(run.n_gpu_layers)),
+        *("-ctk", "f16", "-ctv", "f16", "-ngl", str(run.n_gpu_layers)),
     ]
 
 

@@ -17,9 +17,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
-# Read once, when OpenMP is loaded. By default its threads spin at every barrier, so that on a machine with other work
-# two threads are ten times slower than one (measured: 2 against 29 tokens/s for a 15 M model).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read once, when OpenMP is loaded. By default its threads spin at barriers for as long as it takes, so that with other
+# work on the machine two threads are ten times slower than one. Sleeping at once costs a third of the speed on an idle
+# machine. Measured on two cores, tokens/s of a 0.5 B model idle and beside two busy programs: spinning 50 and 1.9,
+# sleeping 30 and 13, spinning a thousand rounds before sleeping 50 and 21.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp.llama_cpp as _bindings
 import numpy as np
@@ -63,6 +67,10 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
     logger.debug("%s", line)
 
 
+# the binding's own gives a pointer object, whose address takes longer to get than to use
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", native._lib)
+)
 log_callback = _on_log
 native.llama_log_set(log_callback, None)
 
@@ -123,6 +131,7 @@ class LlamaModel:
         self.has_m_rope = rope_type in _M_ROPE_TYPES
         self.rope_freq_scale_train = float(native.llama_model_rope_freq_scale_train(handle))
         self._piece_buffer = ctypes.create_string_buffer(256)
+        self._pieces: dict[int, bytes | None] = {}  # of tokens that were generated
 
     @classmethod
     def load(cls, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> LlamaModel:
@@ -149,8 +158,9 @@ class LlamaModel:
         callback = native.llama_progress_callback(on_progress)
         params = native.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
-        # the repacked layouts of AMX processors crash with Q8_0 in a batch of several tokens (llama.cpp 0c1e57098)
-        params.use_extra_bufts = False
+        # weights in the processor's own layout: 1.4 times as fast. That of AMX crashes with Q8_0 in a batch of several
+        # tokens (llama.cpp 0c1e57098), and cannot be left out by itself
+        params.use_extra_bufts = b"AMX_INT8 = 1" not in native.llama_print_system_info()
         params.progress_callback = callback
         _recent_complaints.clear()
         handle = native.llama_model_load_from_file(str(path).encode(), params)
@@ -200,6 +210,17 @@ class LlamaModel:
     def is_eog(self, token: int) -> bool:
         """Whether the token ends generation."""
         return bool(native.llama_vocab_is_eog(self.vocab, token))
+
+    def generated_piece(self, token: int) -> bytes | None:
+        """As ``piece``; None for a token that ends generation.
+
+        Remembered, because native code is slow to call when the weights have driven it out of the processor's caches.
+        """
+        try:
+            return self._pieces[token]
+        except KeyError:
+            piece = self._pieces[token] = None if self.is_eog(token) else self.piece(token)
+            return piece
 
     def tokenize(self, text: str, *, parse_special: bool = False, add_bos: bool = False) -> list[int]:
         raw = text.encode("utf-8", "replace")
@@ -331,7 +352,8 @@ class LlamaContext:
             )
         self.n_ctx = int(native.llama_n_ctx(self._handle))
         self._memory = native.llama_get_memory(self._handle)
-        self._logits_row = ctypes.c_float * model.n_vocab
+        self._logits_row: Any = ctypes.c_float * model.n_vocab
+        self._logits_rows: dict[int, NDArray[np.float32]] = {}  # by address: making a view takes longer than finding it
         self.n_ubatch = int(native.llama_n_ubatch(self._handle))
         self._make_batch(int(native.llama_n_batch(self._handle)))
 
@@ -426,13 +448,13 @@ class LlamaContext:
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """Logits of batch row ``row``, shape (n_vocab,): a view that the next decode overwrites."""
-        pointer = native.llama_get_logits_ith(self.handle, row)
-        if not pointer:
-            raise EngineError(f"no logits for row {row} of the batch")
-        # np.ctypeslib.as_array takes five times as long, for every token
-        buffer: Any = self._logits_row.from_address(ctypes.addressof(pointer.contents))
-        row_logits: NDArray[np.float32] = np.frombuffer(buffer, np.float32)
-        return row_logits
+        address = _logits_address(self.handle, row)
+        rows = self._logits_rows
+        if address not in rows:
+            if not address:
+                raise EngineError(f"no logits for row {row} of the batch")
+            rows[address] = np.frombuffer(self._logits_row.from_address(address), np.float32)
+        return rows[address]
 
     def set_adapters(self, adapters: Sequence[tuple[Any, float]]) -> None:
         """Adds these adapters (native handles of ones loaded before the context was made), each times its scale, to

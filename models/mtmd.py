@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,39 @@ from numpy.typing import NDArray
 from hearth.models.errors import EngineError, ModelFileError
 from hearth.models.fingerprint import model_fingerprint
 from hearth.models.gguf_header import read_gguf_header
-from hearth.models.llama import LlamaModel, build_id, complaint, log_callback
+from hearth.models.llama import LlamaModel, build_id, log_callback, native
 from hearth.models.types import MediaEmbeddings, MediaInfo, MediaPiece, MediaShape, TextSegment
 
 mtmd: Any = _bindings  # as hearth.models.llama.native
 _TEXT, _IMAGE = 0, 1  # enum mtmd_input_chunk_type; 2 is sound
+_ERROR = 4  # enum ggml_log_level
 MAX_SIDE_PX = 16_384
-MAX_SOUND_S = 30 * 60
+MAX_ASPECT = 200  # to 1; scaled to a model's size, a longer picture may be no pixel wide
+MIN_SOUND_S, MAX_SOUND_S = 0.1, 30 * 60  # mtmd ends the process over less than two frames of 10 ms
 
 Media = NDArray[Any]
 """A picture, uint8 of shape (height, width, 3), or a sound, float32 of shape (n,)."""
 
-mtmd.mtmd_log_set(log_callback, None)
-mtmd.mtmd_helper_log_set(log_callback, None)
+_errors: deque[str] = deque(maxlen=8)
+
+
+@native.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, user_data: object) -> None:
+    if level == _ERROR:
+        _errors.append(text.decode("utf-8", "replace"))
+    log_callback(level, text, user_data)
+
+
+mtmd.mtmd_log_set(_on_log, None)
+mtmd.mtmd_helper_log_set(_on_log, None)
+
+
+def _explained(call: Callable[[], Any]) -> tuple[Any, str]:
+    """What a native call returned, and the first error that it logged: warnings come with calls that succeed too."""
+    _errors.clear()
+    result = call()
+    first = _errors[0].partition(": ")[2] if _errors else "no reason given"
+    return result, " ".join(first.partition("\nhint:")[0].removeprefix("error: ").split())
 
 
 class MediaEncoder:
@@ -64,9 +85,7 @@ class MediaEncoder:
         params.use_gpu = on_gpu
         params.print_timings = params.warmup = False
         params.n_threads = n_threads
-        handle, reason = complaint(
-            lambda: mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params), "no reason given"
-        )
+        handle, reason = _explained(lambda: mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params))
         if not handle:
             raise ModelFileError(f"{path}: cannot be used with {model.path.name}: {reason}; name its own mmproj")
         return cls(handle, model, model_fingerprint(header, build_id()))
@@ -110,8 +129,8 @@ class MediaEncoder:
             try:
                 text = mtmd.mtmd_input_text(self._marker, len(self._marker), False, True)
                 bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
-                status, reason = complaint(
-                    lambda: mtmd.mtmd_tokenize(self._handle, chunks, ctypes.byref(text), bitmaps, 1), "no reason given"
+                status, reason = _explained(
+                    lambda: mtmd.mtmd_tokenize(self._handle, chunks, ctypes.byref(text), bitmaps, 1)
                 )
                 if status:
                     raise EngineError(f"{shape}: the encoder cannot take it ({reason}); make it larger or smaller")
@@ -125,21 +144,28 @@ class MediaEncoder:
         if shape.is_sound:
             if not self.info.hears:
                 raise EngineError(f"{shape}: this model does not hear; its words can be transcribed instead")
-            limit = MAX_SOUND_S * self.info.sample_rate
-            if not 0 < shape.n_samples <= limit:
-                raise EngineError(f"{shape}: it must have 1..{limit:,} samples; cut it")
+            rate = self.info.sample_rate
+            if not MIN_SOUND_S * rate <= shape.n_samples <= MAX_SOUND_S * rate:
+                raise EngineError(
+                    f"{shape}: it must last {MIN_SOUND_S}..{MAX_SOUND_S:,} s at {rate:,} Hz; "
+                    "cut it or pad it with silence"
+                )
         elif not self.info.sees:
             raise EngineError(f"{shape}: this model does not see; choose one that does")
         elif not (0 < shape.width <= MAX_SIDE_PX and 0 < shape.height <= MAX_SIDE_PX):
             raise EngineError(f"{shape}: both sides must be within 1..{MAX_SIDE_PX:,} pixels; make it smaller")
+        elif max(shape.width, shape.height) > MAX_ASPECT * min(shape.width, shape.height):
+            raise EngineError(f"{shape}: one side is over {MAX_ASPECT} times as long as the other; cut it")
 
     def _encode(self, chunk: Any) -> MediaEmbeddings:
-        status, reason = complaint(lambda: mtmd.mtmd_encode_chunk(self._handle, chunk), "no reason given")
+        status, reason = _explained(lambda: mtmd.mtmd_encode_chunk(self._handle, chunk))
         if status:
             raise EngineError(f"the picture or sound could not be encoded: {reason}")
         n_tokens = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
         pointer = mtmd.mtmd_get_output_embd(self._handle)
         rows = np.ctypeslib.as_array(pointer, shape=(n_tokens, self._model.n_embd_inp)).copy()
+        if not np.isfinite(rows).all():
+            raise EngineError("the embeddings of the picture or sound are not finite; is it, or the encoder, damaged?")
         causal = not mtmd.mtmd_decode_use_non_causal(self._handle, chunk)
         return MediaEmbeddings(rows, self._places(chunk, n_tokens), causal)
 
@@ -156,7 +182,7 @@ class MediaEncoder:
 
 def shape_of(media: Media) -> MediaShape:
     """Raises EngineError for an array that is neither a picture nor a sound."""
-    if media.dtype == np.uint8 and media.ndim == 3 and media.shape[2] == 3:
+    if media.dtype == np.uint8 and media.ndim == 3 and media.shape[2] == 3 and media.size:
         return MediaShape(width=media.shape[1], height=media.shape[0])
     if media.dtype == np.float32 and media.ndim == 1:
         return MediaShape(n_samples=len(media))
@@ -169,7 +195,10 @@ def _piece(chunk: Any) -> TextSegment | MediaPiece:
     if mtmd.mtmd_input_chunk_get_type(chunk) == _TEXT:
         n = ctypes.c_size_t()
         tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n))
-        return TextSegment(tuple(tokens[index] for index in range(n.value)))
+        ids = tuple(tokens[index] for index in range(n.value))
+        if min(ids, default=0) < 0:
+            raise EngineError("the model has no token that its encoder puts around pictures; name its own mmproj")
+        return TextSegment(ids)
     return MediaPiece(
         n_tokens=int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), n_pos=int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
     )

@@ -272,7 +272,6 @@ class EngineCore:
             self._distrust_states(chunks)
             return
         if status is DecodeStatus.DONE:
-            self._scheduler.measured(chunks, elapsed_s)
             self._note_costs(chunks, elapsed_s)
             for chunk, row in zip(chunks, rows, strict=True):
                 try:
@@ -299,13 +298,13 @@ class EngineCore:
         return bool(guessing)
 
     def _note_costs(self, chunks: list[Chunk], elapsed_s: float) -> None:
-        n_guesses = 0
-        for chunk in chunks:
-            if not (isinstance(chunk, TokenChunk) and chunk.is_answer):
-                self._costs.mixed()
-                return
-            n_guesses += len(chunk.tokens) - 1
-        self._costs.measured(len(chunks), n_guesses, elapsed_s)
+        n_guesses = _count_guesses(chunks)
+        if n_guesses is None:
+            self._scheduler.measured(chunks, elapsed_s)
+            self._costs.mixed()
+        else:
+            self._scheduler.answers_took(elapsed_s)
+            self._costs.measured(len(chunks), n_guesses, elapsed_s)
 
     def _postprocess(self, chunk: Chunk, row: int, elapsed_s: float) -> None:
         sequence = chunk.sequence
@@ -362,10 +361,11 @@ class EngineCore:
         """Adds a token to the answer; the reason if that ends it."""
         if sequence.speculation is not None:
             sequence.speculation.note((token,))
-        if self._model.is_eog(token):
+        piece = self._model.generated_piece(token)
+        if piece is None:
             sequence.note_token(token)
             return "stop"
-        if sequence.append(token, self._model.piece(token)):
+        if sequence.append(token, piece):
             return "stop"
         if len(sequence.output) >= sequence.request.max_tokens or sequence.num_tokens >= self._info.n_ctx:
             return "length"
@@ -461,6 +461,16 @@ class EngineCore:
         if sequence.slot is not None:
             self._cache.release(sequence.slot)
             sequence.slot = None
+
+
+def _count_guesses(chunks: list[Chunk]) -> int | None:
+    """Guesses in a step of answers; None if there is something else in it."""
+    n_tokens = 0
+    for chunk in chunks:
+        if not (isinstance(chunk, TokenChunk) and chunk.is_answer):
+            return None
+        n_tokens += len(chunk.tokens)
+    return n_tokens - len(chunks)
 
 
 def _slot(sequence: Sequence) -> CachedSequence:

@@ -63,6 +63,7 @@ class TokenSampler:
         self._context = context
         self._sampling = sampling
         self._top_k = sampling.top_k if sampling.top_k < context.model.n_vocab else 0
+        self._depth = truncation.FIRST_DEPTH  # nats below the best within which the last ``top_k`` tokens were
         self._edits: LogitEdits | None = None
         self._grammar: Grammar | None = None
         self._chain: NativeSampler | None = None  # None: greedy
@@ -126,10 +127,26 @@ class TokenSampler:
 
     def _draw(self, chain: NativeSampler, logits: Logits, best: float, tokens: Indices | None = None) -> int:
         """Draws from ``logits``, which belong to ``tokens`` if these are given, else to all."""
-        kept = _narrow(self._sampling, self._top_k, logits, best)
+        kept = self._narrow(logits, best)
         candidates = Candidates(kept if tokens is None else tokens[kept], logits[kept])
         chain.apply(candidates)
         return candidates.selected
+
+    def _narrow(self, logits: Logits, best: float) -> Indices:
+        """The tokens that the native chain needs. The first truncation is done here if it looks at all
+        probabilities."""
+        sampling = self._sampling
+        if sampling.mirostat:
+            return truncation.nucleus(logits, best, MIROSTAT_MASS, sampling.temperature)
+        if self._top_k:
+            kept, self._depth = truncation.likeliest(logits, best, self._top_k, self._depth)
+            return kept
+        if sampling.typical_p < 1.0:
+            return truncation.typical(logits, best, sampling.typical_p)
+        if sampling.top_p < 1.0:
+            return truncation.nucleus(logits, best, sampling.top_p)
+        # a little more than min_p asks for, which the chain cuts off exactly
+        return truncation.within(logits, best, 0.001 - math.log(sampling.min_p) if sampling.min_p else math.inf)
 
     def _choose_allowed(self, grammar: Grammar, logits: Logits, best: float) -> int:
         """Chooses among the tokens that the grammar allows. Exact if greedy, else up to GRAMMAR_TOLERANCE."""
@@ -200,22 +217,8 @@ def _grammar(model: LlamaModel, sampling: SamplingParams) -> Grammar | None:
     return Grammar(model, sampling.grammar, "grammar") if sampling.grammar is not None else None
 
 
-def _narrow(sampling: SamplingParams, top_k: int, logits: Logits, best: float) -> Indices:
-    """The tokens that the native chain needs. The first truncation is done here if it looks at all probabilities."""
-    if sampling.mirostat:
-        return truncation.nucleus(logits, best, MIROSTAT_MASS, sampling.temperature)
-    if top_k:
-        return truncation.likeliest(logits, best, top_k)
-    if sampling.typical_p < 1.0:
-        return truncation.typical(logits, best, sampling.typical_p)
-    if sampling.top_p < 1.0:
-        return truncation.nucleus(logits, best, sampling.top_p)
-    # a little more than min_p asks for, which the chain cuts off exactly
-    return truncation.within(logits, best, 0.001 - math.log(sampling.min_p) if sampling.min_p else math.inf)
-
-
 def _stages(sampling: SamplingParams, top_k: int, seed: int, n_vocab: int) -> list[Stage]:
-    """llama.cpp's order; stages that would do nothing, and the one that ``_narrow`` does, are left out."""
+    """llama.cpp's order; stages that would do nothing, and the one that ``TokenSampler._narrow`` does, are left out."""
     draw: list[Stage] = [("temp", (sampling.temperature,)), ("dist", (seed,))]
     surprise = (seed, sampling.mirostat_tau, sampling.mirostat_eta)
     if sampling.mirostat == 1:

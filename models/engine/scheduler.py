@@ -126,14 +126,16 @@ class Scheduler:
                 self._served(sequence)
         return list(chunks)
 
+    def answers_took(self, elapsed_s: float) -> None:
+        """Learns from a step of answers alone."""
+        self._answer_step_s = _smoothed(self._answer_step_s, elapsed_s)
+
     def measured(self, chunks: list[Chunk], elapsed_s: float) -> None:
-        """Learns from a step of tokens that took ``elapsed_s``."""
+        """Learns from a step with prompts or media in it that took ``elapsed_s``."""
         if any(isinstance(chunk, MediaChunk) for chunk in chunks):
             return
         n_prompt = _count_tokens([c for c in chunks if isinstance(c, TokenChunk) and not c.is_answer])
-        if n_prompt == 0:
-            self._answer_step_s = _smoothed(self._answer_step_s, elapsed_s)
-        elif n_prompt >= MIN_SHARED_CHUNK_TOKENS:
+        if n_prompt >= MIN_SHARED_CHUNK_TOKENS:
             own_s = elapsed_s - (self._answer_step_s or 0.0) if n_prompt < _count_tokens(chunks) else elapsed_s
             self.prefill_token_s = _smoothed(self.prefill_token_s, max(own_s, 0.0) / n_prompt)
             if not self._interruptible:

@@ -22,7 +22,6 @@ from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.scheduler import Scheduler, TokenChunk
 from hearth.models.errors import ContextOverflowError, EngineError
 from hearth.models.types import (
-    Failed,
     Finished,
     GenerationRequest,
     MediaSegment,
@@ -34,7 +33,7 @@ from hearth.models.types import (
 )
 from hearth.store.kv_blocks import KvBlockStore
 from tests.models import tiny_architectures, tiny_gguf
-from tests.models.likeness import assert_alike
+from tests.models.answers import assert_alike, result
 from tests.models.tiny_architectures import ARCHITECTURES, N_EMBD, SLIDING_WINDOW, Architecture
 
 Start = Callable[..., LlamaEngine]
@@ -89,14 +88,6 @@ def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
 def submit(engine: LlamaEngine, *parts: Segment | tuple[int, ...], n: int = 32, **fields: Any) -> RequestHandle:
     segments = tuple(TextSegment(part) if isinstance(part, tuple) else part for part in parts)
     return engine.submit(GenerationRequest("r", segments, max_tokens=n, **{"sampling": ENDLESS, **fields}))
-
-
-def result(handle: RequestHandle) -> Finished:
-    last = list(handle.events())[-1]
-    if isinstance(last, Failed):
-        raise last.error
-    assert isinstance(last, Finished)
-    return last
 
 
 def answer(engine: LlamaEngine, *parts: Segment | tuple[int, ...], n: int = 32, **fields: Any) -> Finished:

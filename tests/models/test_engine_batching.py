@@ -25,6 +25,7 @@ from hearth.models.types import (
     TextSegment,
 )
 from tests.models import tiny_gguf
+from tests.models.answers import result
 
 LoadEngine = Callable[..., LlamaEngine]
 ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")})
@@ -33,14 +34,6 @@ ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-in
 def request(tokens: tuple[int, ...] | list[Segment], **fields: object) -> GenerationRequest:
     segments = tuple(tokens) if tokens and not isinstance(tokens[0], int) else (TextSegment(tuple(tokens)),)  # type: ignore[arg-type]
     return GenerationRequest("r", segments, **{"max_tokens": 24, **fields})  # type: ignore[arg-type]
-
-
-def result(handle: RequestHandle) -> Finished:
-    last = list(handle.events())[-1]
-    if isinstance(last, Failed):
-        raise last.error
-    assert isinstance(last, Finished)
-    return last
 
 
 def prompts(n: int, length: int = 30, seed: int = 0) -> list[tuple[int, ...]]:

@@ -13,7 +13,6 @@ from hearth.models.engine import EngineOptions, LlamaEngine, disk_cache
 from hearth.models.engine.disk_cache import BLOCK_TOKENS, blocks
 from hearth.models.engine.prompt import Entry, MediaSpan, count_tokens
 from hearth.models.types import (
-    Failed,
     Finished,
     GenerationRequest,
     MediaSegment,
@@ -24,7 +23,7 @@ from hearth.models.types import (
 )
 from hearth.store.kv_blocks import KvBlockStore
 from tests.models import tiny_gguf
-from tests.models.likeness import assert_alike
+from tests.models.answers import assert_alike, result
 
 Open = Callable[..., LlamaEngine]
 LONG = 700
@@ -66,11 +65,7 @@ def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
 
 
 def answer(engine: LlamaEngine, *segments: Segment, n: int = 32, owner: str | None = None) -> Finished:
-    last = list(engine.submit(GenerationRequest("r", segments, max_tokens=n, owner=owner)).events())[-1]
-    if isinstance(last, Failed):
-        raise last.error
-    assert isinstance(last, Finished)
-    return last
+    return result(engine.submit(GenerationRequest("r", segments, max_tokens=n, owner=owner)))
 
 
 def picture(name: str, n_tokens: int = 16) -> tuple[MediaSegment, list[str]]:

@@ -17,7 +17,6 @@ from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.process import ProcessEngine
 from hearth.models.errors import EngineError, RequestError
 from hearth.models.types import (
-    Failed,
     Finished,
     GenerationRequest,
     MediaEmbeddings,
@@ -28,6 +27,7 @@ from hearth.models.types import (
 )
 from hearth.store.kv_blocks import KvBlockStore
 from tests.models import tiny_architectures, tiny_gguf
+from tests.models.answers import result
 from tests.models.tiny_architectures import N_EMBD
 
 ENDLESS = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")})
@@ -81,11 +81,7 @@ def picture(name: str, seed: int = 0) -> MediaSegment:
 
 def answer(engine: LlamaEngine | ProcessEngine, parts: Parts, n: int = 16) -> Finished:
     segments: tuple[Segment, ...] = tuple(TextSegment(part) if isinstance(part, tuple) else part for part in parts)
-    last = list(engine.submit(GenerationRequest("r", segments, ENDLESS, max_tokens=n)).events())[-1]
-    if isinstance(last, Failed):
-        raise last.error
-    assert isinstance(last, Finished)
-    return last
+    return result(engine.submit(GenerationRequest("r", segments, ENDLESS, max_tokens=n)))
 
 
 def reference(path: Path, parts: Parts, n: int = 16) -> tuple[int, ...]:

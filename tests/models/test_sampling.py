@@ -242,7 +242,9 @@ def test_truncation_of_a_large_vocabulary_equals_sorting(scale: float) -> None:
     n = int(np.searchsorted(np.cumsum(p[nearest]), 0.9)) + 1
     assert len(set(typical) ^ set(nearest[:n])) <= 2 + n // 200
     for k in (1, 40, 30_000, 60_000):
-        assert set(order[: min(k, len(alive))]) <= set(truncation.likeliest(row, best, k)) <= set(alive)
+        for depth in (truncation.FIRST_DEPTH, 0.01, 90.0):
+            found, _ = truncation.likeliest(row, best, k, depth)
+            assert set(order[: min(k, len(alive))]) <= set(found) <= set(alive)
 
 
 def test_greedy_is_the_argmax(recorded: Recorded, make: MakeSampler) -> None:

@@ -17,16 +17,15 @@ from hearth.models.engine.speculation import Calibration, Speculation, StepCosts
 from hearth.models.errors import ModelFileError
 from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
 from hearth.models.types import (
-    Failed,
     Finished,
     GenerationRequest,
     MediaSegment,
-    RequestHandle,
     SamplingParams,
     Segment,
     TextDelta,
     TextSegment,
 )
+from tests.models.answers import result
 from tests.models.tiny_gguf import special_id, write_tiny_gguf
 
 LoadEngine = Callable[..., LlamaEngine]
@@ -42,14 +41,6 @@ def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
 def request(prompt: tuple[int, ...] | tuple[Segment, ...], **fields: object) -> GenerationRequest:
     segments = prompt if isinstance(prompt[0], TextSegment | MediaSegment) else (TextSegment(prompt),)  # type: ignore[arg-type]
     return GenerationRequest("r", segments, **{"max_tokens": 60, **fields})  # type: ignore[arg-type]
-
-
-def result(handle: RequestHandle) -> Finished:
-    last = list(handle.events())[-1]
-    if isinstance(last, Failed):
-        raise last.error
-    assert isinstance(last, Finished)
-    return last
 
 
 @pytest.fixture(scope="session")
