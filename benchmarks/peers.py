@@ -36,7 +36,7 @@ def tool(name: str) -> Path:
 
 def environment(run: Run) -> dict[str, str]:
     """Without the waiting policy that our engine sets for itself, unless the peers are to have it too."""
-    ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}  # as in hearth.models.llama
+    ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100000"}  # as in hearth.models.llama
     if run.peer_openmp == "same":
         return {**os.environ, **ours}
     return {name: value for name, value in os.environ.items() if name not in ours}

@@ -17,13 +17,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
-# Read once, when OpenMP is loaded. By default its threads spin at barriers for as long as it takes, so that with other
-# work on the machine two threads are ten times slower than one. Sleeping at once costs a third of the speed on an idle
-# machine. Measured on two cores, tokens/s of a 0.5 B model idle and beside two busy programs: spinning 50 and 1.9,
-# sleeping 30 and 13, spinning a thousand rounds before sleeping 50 and 21.
+# Read once, when OpenMP is loaded. By default its threads spin at barriers as long as it takes, so that beside other
+# work two threads are ten times slower than one. Measured on two cores with a 0.5 B model, tokens/s on an idle machine
+# and beside two busy programs: spinning 80 and 2, sleeping at once 31 and 12, spinning 1,000 rounds before sleeping 70
+# and 28, 20,000 rounds 75 and 3, 100,000 rounds (some milliseconds) 76 and 32.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 import llama_cpp.llama_cpp as _bindings
 import numpy as np
@@ -389,6 +389,16 @@ class LlamaContext:
             raise EngineError("the context is closed")
         return self._handle
 
+    def warm_up(self) -> None:
+        """Decodes a token and forgets it: the first decode takes twice as long as the second.
+
+        On the thread that will decode. OpenMP has a team of threads for each thread that asks for one, and lets all of
+        them sleep at once when they are more than the processors, which halves the speed.
+        """
+        zero, last = np.zeros(1, np.int32), np.full(1, self.options.n_seq_max - 1, np.int32)
+        self.decode_tokens(zero, zero, last, np.ones(1, np.int8))
+        self.clear()
+
     def decode_tokens(
         self,
         tokens: NDArray[np.int32],
@@ -482,7 +492,7 @@ class LlamaContext:
         written = int(native.llama_state_seq_get_data(handle, pointer, size, seq_id))
         return buffer[:written].tobytes()
 
-    def set_seq_state(self, seq_id: int, state: bytes) -> bool:
+    def set_seq_state(self, seq_id: int, state: bytes | memoryview) -> bool:
         """Replaces what a sequence holds. False: refused (another KV type, no room); it is empty then.
 
         A flipped bit is taken without complaint: check what comes from a disk before.

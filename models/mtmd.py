@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,14 @@ class MediaEncoder:
         """Embeddings of every MediaPiece of ``plan``: of a picture, uint8 of shape (height, width, 3), or of a sound,
         float32 of shape (n,) at ``info.sample_rate``. Raises EngineError."""
         shape = shape_of(media)
-        with self._tokenized(shape, np.ascontiguousarray(media)) as chunks:
-            return tuple(self._encode(chunk) for chunk in chunks if mtmd.mtmd_input_chunk_get_type(chunk) != _TEXT)
+
+        def encode() -> tuple[MediaEmbeddings, ...]:
+            with self._tokenized(shape, np.ascontiguousarray(media)) as chunks:
+                return tuple(self._encode(chunk) for chunk in chunks if mtmd.mtmd_input_chunk_get_type(chunk) != _TEXT)
+
+        # OpenMP's team of threads goes with the thread that asked for it; one that stays slows the engine down
+        with ThreadPoolExecutor(1, thread_name_prefix="hearth-mtmd") as passing:
+            return passing.submit(encode).result()
 
     def close(self) -> None:
         """Before the model. Idempotent."""

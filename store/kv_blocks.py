@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hearth.store.errors import StoreError, from_os_error
+from hearth.store.kv_buffers import Buffers
 from hearth.store.kv_files import BlockFiles, DamagedBlockError
 from hearth.store.kv_index import KvIndex, is_damage
 from hearth.store.kv_keys import Entries, block_key, encode, fingerprint_digest, parse_key
@@ -90,7 +91,8 @@ class KvBlockStore:
         self._index = KvIndex(folder / "index.sqlite3")
         self._writer = KvWriter(self._index, self._files, self._limits, clock)
         self._state, self._pending = self._writer.state, self._writer.pending
-        self._readers = Readers(self.read)
+        self._buffers = Buffers()
+        self._readers = Readers(self._read)
         try:
             self._sweep()
         except OSError as error:
@@ -181,6 +183,23 @@ class KvBlockStore:
 
         A damaged block is dropped, with all that stand on it.
         """
+        payload = self._read(key)
+        if payload is None:
+            return None
+        copy = bytes(payload)
+        self.recycle(payload)
+        return copy
+
+    def read_async(self, keys: Sequence[str]) -> list[Future[bytes | memoryview | None]]:
+        """``read`` on threads of the store, several at once. Who has used a result gives it to ``recycle``."""
+        return [self._readers.submit(key) for key in keys]
+
+    def recycle(self, payload: bytes | memoryview) -> None:
+        """Takes back what ``read_async`` gave, and what nobody may look at any more, for other blocks."""
+        if isinstance(payload, memoryview) and isinstance(payload.obj, bytearray):
+            self._buffers.give_back(payload.obj)
+
+    def _read(self, key: str) -> bytes | memoryview | None:
         raw = parse_key(key)
         if raw is None:
             return None
@@ -192,13 +211,9 @@ class KvBlockStore:
         if row is None:
             return None
         try:
-            return self._files.read(raw, *row)
+            return self._files.read(raw, *row, self._buffers)
         except (DamagedBlockError, OSError):
             return self._read_or_drop(raw)
-
-    def read_async(self, keys: Sequence[str]) -> list[Future[bytes | None]]:
-        """``read`` on threads of the store, several at once."""
-        return [self._readers.submit(key) for key in keys]
 
     # deleting
 
@@ -302,7 +317,7 @@ class KvBlockStore:
             return put.fingerprint == model and not put.whole
         return self._ask(lambda: self._index.contains(parent, model), False)
 
-    def _read_or_drop(self, key: bytes) -> bytes | None:
+    def _read_or_drop(self, key: bytes) -> memoryview | None:
         """Reads a block that could not be read once more while nobody writes: it may have been removed and written
         again in between. Drops it, with all that stand on it, if it cannot be read now either."""
         gone, reason = [key], ""
@@ -312,7 +327,7 @@ class KvBlockStore:
                 if row is None:
                     return None
                 try:
-                    return self._files.read(key, *row)
+                    return self._files.read(key, *row, self._buffers)
                 except DamagedBlockError as error:
                     reason = str(error)
                 except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import xxhash
 
+from hearth.store.kv_buffers import Buffers
 from hearth.store.kv_keys import FINGERPRINT_BYTES, KEY_BYTES
 
 FORMAT_VERSION = 1
@@ -59,22 +61,36 @@ class BlockFiles:
             _unlink(temporary)
             raise
 
-    def read(self, key: bytes, fingerprint: bytes, n_bytes: int) -> bytes:
-        """The payload of a block, every byte of it checked. Raises OSError, DamagedBlockError."""
+    def read(self, key: bytes, fingerprint: bytes, n_bytes: int, buffers: Buffers) -> memoryview:
+        """The payload of a block, every byte checked, in one of ``buffers``. Raises OSError, DamagedBlockError."""
         with self.path(key).open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size != HEADER_BYTES + n_bytes:
                 raise DamagedBlockError(f"it has {size} bytes instead of {HEADER_BYTES + n_bytes}")
-            header = file.read(HEADER_BYTES) or b""
-            payload = file.readall() or b""
-        if len(header) != HEADER_BYTES or checksum(header[: _HEADER.size]) != header[_HEADER.size :]:
+            buffer = buffers.take(size)
+            try:
+                return self._read_into(memoryview(buffer)[:size], file, key, fingerprint)
+            except BaseException:
+                buffers.give_back(buffer)
+                raise
+
+    @staticmethod
+    def _read_into(view: memoryview, file: io.FileIO, key: bytes, fingerprint: bytes) -> memoryview:
+        n_read = 0
+        while n := file.readinto(view[n_read:]):
+            n_read += n
+        header, payload = bytes(view[:HEADER_BYTES]), view[HEADER_BYTES:]
+        n_bytes = len(payload)
+        if n_read != len(view):
+            raise DamagedBlockError(f"it ends after {n_read} bytes")
+        if checksum(header[: _HEADER.size]) != header[_HEADER.size :]:
             raise DamagedBlockError("the checksum of its header is wrong")
         magic, version, found_key, found_fingerprint, length, payload_checksum = _HEADER.unpack_from(header)
         if magic != _MAGIC or version != FORMAT_VERSION:
             raise DamagedBlockError(f"its format is not version {FORMAT_VERSION}")
         if found_key != key or found_fingerprint != fingerprint:
             raise DamagedBlockError("it is another block, or of another model")
-        if length != n_bytes or len(payload) != n_bytes or checksum(payload) != payload_checksum:
+        if length != n_bytes or checksum(payload) != payload_checksum:
             raise DamagedBlockError("the checksum of its payload is wrong")
         return payload
 
@@ -104,7 +120,7 @@ class BlockFiles:
             yield from [path for path in shard.iterdir() if _OURS.match(path.name)]
 
 
-def checksum(data: bytes) -> bytes:
+def checksum(data: bytes | memoryview) -> bytes:
     """_CHECKSUM_BYTES bytes. Another function than this one needs another FORMAT_VERSION."""
     return xxhash.xxh3_128_digest(data)
 

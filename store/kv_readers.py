@@ -13,16 +13,16 @@ N_THREADS = 4
 class Readers:
     """Calls ``read`` for keys on its threads. Daemons: a slow disk does not hold up the end of the program."""
 
-    def __init__(self, read: Callable[[str], bytes | None]) -> None:
+    def __init__(self, read: Callable[[str], bytes | memoryview | None]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._tasks: queue.SimpleQueue[tuple[Future[bytes | None], str] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[Future[bytes | memoryview | None], str] | None] = queue.SimpleQueue()
         self._n_threads = 0
         self._closed = False
 
-    def submit(self, key: str) -> Future[bytes | None]:
+    def submit(self, key: str) -> Future[bytes | memoryview | None]:
         """Starts a read; after ``close`` its result is None."""
-        future: Future[bytes | None] = Future()
+        future: Future[bytes | memoryview | None] = Future()
         with self._lock:
             if self._closed:
                 future.set_result(None)

@@ -78,7 +78,9 @@ class KvStore(Protocol):
 
     def key_of(self, fingerprint: str, parent: str, entries: Sequence[StoredEntry], *, whole: bool = False) -> str: ...
 
-    def read_async(self, keys: Sequence[str]) -> Sequence[Future[bytes | None]]: ...
+    def read_async(self, keys: Sequence[str]) -> Sequence[Future[bytes | memoryview | None]]: ...
+
+    def recycle(self, payload: bytes | memoryview) -> None: ...
 
     def use(self, keys: Sequence[str], owner: str | None) -> None: ...
 
@@ -99,7 +101,7 @@ class Restore:
     """
 
     keys: list[str]
-    pending: deque[tuple[int, int, Future[bytes | None]]]
+    pending: deque[tuple[int, int, Future[bytes | memoryview | None]]]
     position: int = 0
     n_passing_cells: int = 0
     partial: str | None = None
@@ -210,7 +212,7 @@ class DiskCache:
         entries: list[Entry],
         start: int,
         end: int,
-        future: Future[bytes | None],
+        future: Future[bytes | memoryview | None],
     ) -> bool:
         payload = future.result()
         if payload is None:
@@ -226,6 +228,7 @@ class DiskCache:
             last = entries[end - 1]
             last_position = position - (entry_n_pos(last) if isinstance(last, MediaSpan) else 1)
             loaded = self._runner.load(slot.seq_id, payload, restore.position, position, last_position)
+        self._store.recycle(payload)
         if not loaded:
             logger.warning("a saved KV block was not taken by the model; its part of the prompt is computed again")
             return False

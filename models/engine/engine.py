@@ -83,7 +83,13 @@ class LlamaEngine:
             if store is not None:
                 store.close()
             raise
-        return cls(parts, options, store)
+        engine = cls(parts, options, store)
+        try:
+            engine._on_thread(parts.context.warm_up)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     @property
     def info(self) -> ModelInfo:

@@ -151,7 +151,7 @@ class Runner:
         self.forget(self._scratch_id)
         return block
 
-    def load(self, seq_id: int, block: bytes, start: int, end: int, last: int) -> bool:
+    def load(self, seq_id: int, block: bytes | memoryview, start: int, end: int, last: int) -> bool:
         """Appends positions [start, end) of a block to a sequence; ``last`` is that of the cells behind all others.
         False: the block was refused or is another one."""
         context, scratch = self._context, self._scratch_id
@@ -167,7 +167,7 @@ class Runner:
         """All of a sequence, of a model that cannot be sliced."""
         return self._context.seq_state(seq_id)
 
-    def load_whole(self, seq_id: int, block: bytes) -> bool:
+    def load_whole(self, seq_id: int, block: bytes | memoryview) -> bool:
         """Replaces a sequence. False: refused; it is empty then."""
         if self._context.set_seq_state(seq_id, block):
             return True

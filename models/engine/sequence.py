@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from hearth.models.engine.speculation import Speculation
 
 
+SEND_EVERY_S = 0.025  # at most so long a word waits for the next
+
+
 class Phase(Enum):
     WAITING = "waiting"
     RUNNING = "running"
@@ -53,6 +56,8 @@ class Sequence:
         self.is_forgotten = False  # its owner is: nothing of it is saved any more
         self.events: SimpleQueue[EngineEvent] = SimpleQueue()
         self._unsent: list[EngineEvent] = []
+        self._sent_s = 0.0
+        self._sent_text = False  # so that the first word never waits
         self.slot: CachedSequence | None = None  # its KV sequence while it runs
         self.sampler: TokenSampler | None = None
         self.speculation: Speculation | None = None
@@ -169,8 +174,16 @@ class Sequence:
                 self._end_with(self._finished("cancelled"))
 
     def send(self) -> None:
-        """Hands what happened to whoever reads ``events``. Once a step, when all requests have theirs: every reader
-        that wakes wants Python's lock, and holds up the rest of the step otherwise."""
+        """Hands what happened to whoever reads ``events``.
+
+        Once a step, when all requests have theirs, and of a fast answer not every token by itself: a reader that wakes
+        wants a processor and Python's lock, which the next step needs.
+        """
+        now = time.monotonic()
+        if self._sent_text and now - self._sent_s < SEND_EVERY_S and self.phase is not Phase.ENDED:
+            return
+        self._sent_s = now
+        self._sent_text = bool(self._text)
         for event in self._unsent:
             self.events.put(event)
         self._unsent.clear()

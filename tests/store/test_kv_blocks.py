@@ -918,11 +918,11 @@ def test_a_block_removed_and_written_again_while_it_is_read(
     assert store.flush(5)
     read = kv_files.BlockFiles.read
 
-    def removed_meanwhile(files: kv_files.BlockFiles, raw: bytes, fingerprint: bytes, n_bytes: int) -> bytes:
+    def removed_meanwhile(files: kv_files.BlockFiles, *block: Any) -> memoryview:
         monkeypatch.setattr(kv_files.BlockFiles, "read", read)
         store.forget_owner("a")
         try:
-            return read(files, raw, fingerprint, n_bytes)
+            return read(files, *block)
         finally:
             put_chain(store, [1], owner="a")
             assert store.flush(5)
