@@ -36,8 +36,8 @@ def settings(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
     """Of an assistant that keeps the KV blocks of however short a prompt."""
     options_of = Settings.engine_options
 
-    def keeping(settings: Settings, n_ctx: int | None = None) -> EngineOptions:
-        return replace(options_of(settings, n_ctx), kv_min_worth_s=0.0)
+    def keeping(settings: Settings, *given: Any) -> EngineOptions:
+        return replace(options_of(settings, *given), kv_min_worth_s=0.0)
 
     monkeypatch.setattr(Settings, "engine_options", keeping)
     return {"model": str(model), "data_dir": tmp_path / "data", "temperature": 0.0, "n_threads": 1}
