@@ -70,17 +70,20 @@ class Conversing:
         self._step = 0
 
     def losses(self, progress: float) -> dict[str, Tensor]:
+        """Pictures in every step and one kind of text; without ``vision_learns`` passages in every step, and one of the
+        others."""
         self._step += 1
+        turn = self._step % 6
         with autocast(self.device):
-            terms = self._pictures()
-            if self._step % 6 == 3:
+            terms = self._pictures() if self.vision_learns or turn % 2 else {}
+            if turn == (3 if self.vision_learns else 2):
                 rows = self.drills.rows(DRILLS_PER_STEP)
                 terms["drill"] = DRILL_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
-            elif self._step % 6 == 0:
+            elif turn == 0 or (turn == 4 and not self.vision_learns):
                 talks = [self._talk() for _ in range(TALKS_PER_STEP)]
                 rows = pack_chats(talks, self.tokenizer, self.rng, 0)
                 terms["talk"] = TALK_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
-            if self._step % 6 not in (0, 3) or not self.vision_learns:
+            if turn not in (0, 3) or not self.vision_learns:
                 rows = grounded_rows(self.writer, self.tokenizer, self.n_grounded, max(progress, 0.3))
                 terms["grounded"] = GROUNDED_WEIGHT * next_token_loss(self.network.language, self._moved(rows))
         return terms

@@ -25,7 +25,7 @@ from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("clip", "text", "words", "chat", "answers", "export")
-SHARES = {"clip": 0.2, "text": 0.25, "words": 0.1, "chat": 0.25, "answers": 0.2}  # of the budget
+SHARES = {"clip": 0.17, "text": 0.2, "words": 0.05, "chat": 0.18, "answers": 0.4}  # of the budget
 N_EMBD = 256
 
 log = logging.getLogger("training.pocket")

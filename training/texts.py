@@ -13,6 +13,10 @@ from training.invented import Inventor
 from training.world import as_spoken, varied
 
 NOT_IN_SOURCES = "That is not in these sources."
+VAGUE_SHARE = 0.08  # of the questions: only their subject says what is meant
+REWORDED_SHARE = 0.3  # of the others; of their words:
+LEFT_OUT = 0.15
+UNKNOWN = 0.12
 _FILLERS = [
     "Please read this page with care.",
     "The weather was fine for most of the week.",
@@ -81,6 +85,14 @@ _TITLES = [
     "recipes.md",
     "faq.txt",
 ]
+_VAGUE_QUESTIONS = (
+    "{s}?",
+    "What about the {s}?",
+    "What do you know about {s}?",
+    "Tell me about the {s}.",
+    "Please look up the {s}.",
+    "What is written about {s}?",
+)
 _NO_SOURCE_QUESTIONS = (
     "What does it say about {org}?",
     "Who is {person}?",
@@ -126,8 +138,27 @@ class Writer:
 
     def question(self, fact: Fact) -> str:
         pool = fact.kind.questions
-        template = pool[-1] if self.held_out else self.rng.choice(pool[:-1])
+        if self.held_out:
+            template = pool[-1]
+        elif self.rng.random() < VAGUE_SHARE:
+            template = self.rng.choice(_VAGUE_QUESTIONS)
+        else:
+            template = self.rng.choice(pool[:-1])
+            if self.rng.random() < REWORDED_SHARE:
+                template = self._reworded(template)
         return template.replace("{s}", fact.subject)
+
+    def _reworded(self, template: str) -> str:
+        """A question with words left out or in place of which stands one that nobody knows: what is asked for must be
+        told from the others and from the subject."""
+        words = []
+        for word in template.split(" "):
+            draw = 1.0 if "{s}" in word else self.rng.random()
+            if draw >= LEFT_OUT + UNKNOWN:
+                words.append(word)
+            elif draw >= LEFT_OUT:
+                words.append(self.invent("place").lower())
+        return " ".join(words)
 
     def answer(self, fact: Fact, number: int) -> str:
         sentence = _capital(fact.kind.answer[:-1].replace("{s}", fact.subject).replace("{v}", fact.value))
