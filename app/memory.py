@@ -77,6 +77,7 @@ class Memory:
         self, file: RawFile, on_progress: Progress | None = None, cancelled: Cancelled | None = None
     ) -> Ingested:
         """``add`` for bytes that were already read."""
+        from hearth.multimodal.documents import READABLE
         from hearth.multimodal.kinds import describe, sniff
 
         known = self._documents.find(hashlib.sha256(file.data).hexdigest())
@@ -90,9 +91,7 @@ class Memory:
             return self._add_recording(file, step, stop)
         if kind == "document":
             return self._add_document(file, step, stop)
-        raise PerceptionError(
-            f"{file.name}: {describe(file.data)}; memory takes text, Markdown, PDF, Word, HTML, pictures and recordings"
-        )
+        raise PerceptionError(f"{file.name}: {describe(file.data)}; memory takes {READABLE}, pictures and recordings")
 
     def search(self, query: str, k: int = 5) -> Hits:
         """The ``k`` best passages and pictures for ``query``, best first; a hit without passage is a picture."""

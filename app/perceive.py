@@ -11,6 +11,7 @@ from hearth.attachments import RawFile
 from hearth.events import MemoryChanged, PhaseName, Transcribed
 from hearth.memory import Memory, ScannedDocumentError
 from hearth.models.errors import RequestError
+from hearth.multimodal.errors import UnsupportedMediaError
 from hearth.prompt import PictureContent, SoundContent
 from hearth.reporter import Reporter
 from hearth.runtime import Runtime
@@ -18,8 +19,11 @@ from hearth.store.records import Attachment, AttachmentKind, Document
 
 if TYPE_CHECKING:
     from hearth.multimodal.pictures import Picture
+    from hearth.multimodal.video import Video
 
 MAX_SCANNED_PAGES = 4  # of a scanned document, looked at as pictures in one turn
+MAX_VIDEO_FRAMES = 4  # of a video
+_FRAME_QUALITY = 90  # of JPEG
 
 
 @dataclass(slots=True)
@@ -66,29 +70,42 @@ class Perceiver:
             self._perceived.pictures.append(PictureContent(picture.sha256, file.name))
 
     def hear(self, files: list[RawFile]) -> None:
-        """Recordings: a model that hears gets them as they are; for others their words are added to the question."""
+        """Recordings: a model that hears gets them as they are; for others their words are added to the question.
+
+        Of videos a model that sees gets some frames too.
+        """
         if not files:
             return
         from hearth.multimodal.sound import read_sound
+        from hearth.multimodal.transcription import NoSpeechError
 
         self._runtime.engine.start()
         cancelled = self._reporter.cancelled.is_set
         if self._runtime.choice.mmproj is not None:
             self._reporter.wait_for(self._runtime.engine, "loading", self._runtime.load_fraction)
-            if self._runtime.hears:
-                for file in files:
-                    sound = read_sound(file.data, file.name, cancelled=cancelled)
-                    self._keep(file, sound.sha256, "sound", "audio")
-                    self._perceived.sounds.append(SoundContent(sound.sha256, file.name))
-                return
-        for file in files:
+        watched = [(file, self._see_frames(file)) for file in files]
+        heard = [(file, video is not None) for file, video in watched if video is None or video.has_sound]
+        if self._runtime.choice.mmproj is not None and self._runtime.hears:
+            for file, _ in heard:
+                sound = read_sound(file.data, file.name, cancelled=cancelled)
+                self._keep(file, sound.sha256, "sound", "audio")
+                self._perceived.sounds.append(SoundContent(sound.sha256, file.name))
+            return
+        for file, seen in heard:
             self._reporter.phase("transcribing", 0.0, file.name)
             sound = read_sound(file.data, file.name, cancelled=cancelled)
-            transcript = self._runtime.transcriber.get(cancelled).transcribe(
-                sound,
-                on_progress=self._progress("transcribing", file),
-                cancelled=cancelled,
-            )
+            try:
+                transcript = self._runtime.transcriber.get(cancelled).transcribe(
+                    sound,
+                    on_progress=self._progress("transcribing", file),
+                    cancelled=cancelled,
+                )
+            except NoSpeechError:
+                if not seen:
+                    raise
+                self._reporter.notice(f"{file.name}: nothing is said in it; only its pictures count.")
+                self._keep(file, sound.sha256, "sound", "audio")
+                continue
             self._keep(file, sound.sha256, "sound", "audio")
             self._perceived.transcripts.append(transcript.text)
             self._perceived.text = f"{self._perceived.text}\n{transcript.text}".strip()
@@ -134,6 +151,34 @@ class Perceiver:
             render_page(file.data, number, name=file.name).save(out, "PNG")
             drawn.append(RawFile(out.getvalue(), f"{file.name}, page {number}.png"))
         self.see(drawn)
+
+    def _see_frames(self, file: RawFile) -> Video | None:
+        """Takes frames of a video as pictures; None if it is none, or cannot be looked at."""
+        from hearth.multimodal.kinds import sniff
+        from hearth.multimodal.video import read_video
+
+        if sniff(file.data, file.name) != "video" or not self._runtime.sees:
+            return None
+        try:
+            video = read_video(
+                file.data,
+                file.name,
+                n_frames=MAX_VIDEO_FRAMES,
+                on_progress=self._progress("seeing", file),
+                cancelled=self._reporter.cancelled.is_set,
+            )
+        except UnsupportedMediaError as error:  # its sound may be readable
+            self._reporter.notice(str(error))
+            return None
+        drawn, times = [], []
+        for frame in video.frames:
+            out = io.BytesIO()
+            frame.image.save(out, "JPEG", quality=_FRAME_QUALITY)
+            times.append(f"{int(frame.time_s) // 60}:{int(frame.time_s) % 60:02d}")
+            drawn.append(RawFile(out.getvalue(), f"{file.name}, at {times[-1]}.jpg"))
+        self.see(drawn)
+        self._reporter.notice(f"{file.name} is looked at in {len(drawn)} frames, at {', '.join(times)}.")
+        return video
 
     def _progress(self, name: PhaseName, file: RawFile) -> Callable[[float], None]:
         return lambda fraction: self._reporter.phase(name, fraction, file.name)

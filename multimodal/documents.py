@@ -1,31 +1,51 @@
-"""Reads documents: bytes of a text, Markdown, PDF, Word or HTML file in, its text with pages and headings out."""
+"""Reads documents: bytes of a file in, its text with pages and headings out. What is read stands in ``READABLE``."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
+from hearth.multimodal.documents_code import read_code
+from hearth.multimodal.documents_csv import read_csv
 from hearth.multimodal.documents_docx import read_docx
+from hearth.multimodal.documents_eml import read_eml
+from hearth.multimodal.documents_epub import read_epub
 from hearth.multimodal.documents_html import declared_encoding, read_html
-from hearth.multimodal.documents_pdf import MAX_CHARS, read_pdf, render_page
+from hearth.multimodal.documents_pdf import read_pdf, render_page
 from hearth.multimodal.documents_plain import decode, read_markdown, read_plain
-from hearth.multimodal.documents_types import Cancelled, DocumentText, Page, Progress, ReadPages, Watch
+from hearth.multimodal.documents_pptx import read_pptx
+from hearth.multimodal.documents_types import MAX_CHARS, Cancelled, DocumentText, Page, Progress, ReadPages, Watch
+from hearth.multimodal.documents_xlsx import read_xlsx
 from hearth.multimodal.errors import MediaTooLargeError, PerceptionError, UnsupportedMediaError
-from hearth.multimodal.kinds import DOCX_MIME, identify, shown_name
+from hearth.multimodal.kinds import DOCX_MIME, EPUB_MIME, PPTX_MIME, XLSX_MIME, identify, shown_name
+from hearth.multimodal.kinds_text import CSV_MIME, EMAIL_MIME, code_language
 
 __all__ = ["MAX_BYTES", "MAX_CHARS", "DocumentText", "Page", "read_document", "render_page"]
 
 MAX_BYTES = 200 * 1024 * 1024
 MAX_TITLE_CHARS = 200
-READABLE = "plain text, Markdown, PDF, Word (docx) and HTML"
+READABLE = (
+    "plain text, Markdown, PDF, Word (docx), PowerPoint (pptx), Excel (xlsx), CSV, HTML, EPUB, e-mail (eml) "
+    "and source code"
+)
+_READERS: dict[str, Callable[[bytes, Watch], ReadPages]] = {
+    "application/pdf": read_pdf,
+    DOCX_MIME: read_docx,
+    PPTX_MIME: read_pptx,
+    XLSX_MIME: read_xlsx,
+    EPUB_MIME: read_epub,
+    CSV_MIME: read_csv,
+    EMAIL_MIME: read_eml,
+}
 
 
 def read_document(
     data: bytes, name: str, *, on_progress: Progress | None = None, cancelled: Cancelled | None = None
 ) -> DocumentText:
-    """The text of ``data``. ``name`` names it in messages, gives the title if nothing else does, and tells Markdown
-    from plain text. ``on_progress`` is given a fraction of 1; ``cancelled`` is asked between pages.
+    """The text of ``data``. ``name`` names it in messages, gives the title if nothing else does, and tells sorts of
+    text apart where their beginning does not. ``on_progress`` is given a fraction of 1; ``cancelled`` is asked between
+    pages.
 
     A PDF of scans only comes back without pages, but with ``scanned_pages`` and a notice. Nothing that a document
     refers to is ever fetched.
@@ -71,13 +91,15 @@ def _readable_mime(data: bytes, name: str) -> str:
 
 
 def _read(data: bytes, mime: str, watch: Watch) -> ReadPages:
-    if mime == "application/pdf":
-        return read_pdf(data, watch)
-    if mime == DOCX_MIME:
-        return read_docx(data, watch)
+    reader = _READERS.get(mime)
+    if reader is not None:
+        return reader(data, watch)
+    text = decode(data, declared_encoding(data) if mime == "text/html" else None)
+    language = code_language(mime)
+    if language and len(text) <= MAX_CHARS:
+        return ReadPages(watch.name, read_code(text, language))
     if mime == "text/html":
-        return read_html(decode(data, declared_encoding(data)))
-    text = decode(data)
+        return read_html(text)
     return read_markdown(text) if mime == "text/markdown" else read_plain(text)
 
 

@@ -6,41 +6,17 @@ Footnotes, headers and footers are not read. The archive's sizes are checked bef
 from __future__ import annotations
 
 import io
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from hearth.multimodal.documents_archive import opened
 from hearth.multimodal.documents_plain import clean, plain_heading
 from hearth.multimodal.documents_types import SECTION_SEPARATOR, Page, ReadPages, Watch
-from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
 
-MAX_UNPACKED_BYTES = 500_000_000
-MAX_XML_BYTES = 64_000_000  # of one XML part; a tree in memory takes some ten times as much
-MAX_MEMBERS = 10_000
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _BREAKS = {_WORD + "tab": "\t", _WORD + "br": "\n", _WORD + "cr": "\n"}
 _PROGRESS_EVERY = 200  # blocks
-
-# What python-docx, lxml and zipfile raise on damaged files.
-_DAMAGE = (
-    OSError,
-    SyntaxError,  # lxml's XMLSyntaxError is one
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    AssertionError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
 
 
 def read_docx(data: bytes, watch: Watch) -> ReadPages:
@@ -48,34 +24,13 @@ def read_docx(data: bytes, watch: Watch) -> ReadPages:
     from docx import Document
     from docx.opc.exceptions import OpcError
 
-    try:
-        _check_sizes(data, watch.name)
+    with opened(data, watch, "a Word document", also=(OpcError,)):
         document = Document(io.BytesIO(data))
         title = (document.core_properties.title or "").strip() or None
         blocks = list(_blocks(document, watch))
-    except (*_DAMAGE, OpcError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise PerceptionError(
-            f"{watch.name} is a Word document that is truncated or damaged ({reason}); save it again"
-        ) from error
     pages = tuple(_pages(blocks))
     headings = (text for level, text in blocks if level is not None)
     return ReadPages(title or next(headings, None), pages)
-
-
-def _check_sizes(data: bytes, name: str) -> None:
-    """The sizes in the archive's directory; zipfile never unpacks more than they say."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
-    unpacked = sum(member.file_size for member in members)
-    largest_xml = max((m.file_size for m in members if m.filename.endswith((".xml", ".rels"))), default=0)
-    for n, limit, what in (
-        (len(members), MAX_MEMBERS, "files inside it"),
-        (unpacked, MAX_UNPACKED_BYTES, "bytes when unpacked"),
-        (largest_xml, MAX_XML_BYTES, "bytes of XML in one part"),
-    ):
-        if n > limit:
-            raise MediaTooLargeError(f"{name} has {n:,} {what}, more than the limit of {limit:,}; split the document")
 
 
 def _blocks(document: Any, watch: Watch) -> Iterator[tuple[int | None, str]]:

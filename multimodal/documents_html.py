@@ -45,7 +45,7 @@ def read_html(text: str) -> ReadPages:
     the headings without leaving anything out."""
     named = _TITLE.search(text)
     title = " ".join(html.unescape(named[1]).split()) if named else None
-    everything = _visible_text(text)
+    everything = visible_text(text)
     read = read_markdown(_main_text(text, everything) or everything)
     return ReadPages(title or read.title, read.pages)
 
@@ -64,7 +64,7 @@ def _main_text(text: str, everything: str) -> str | None:
     return None if share < _MIN_SHARE or (lost_headings and share > _WHOLE_SHARE) else extracted
 
 
-def _visible_text(text: str) -> str:
+def visible_text(text: str) -> str:
     text = _INVISIBLE.sub(" ", re.sub(r"<!--.*?(-->|\Z)", " ", text, flags=re.DOTALL))
     text = _HEADING.sub(lambda tag: "\n\n" + "#" * int(tag[1]) + " ", " ".join(text.split()))
     for pattern, mark in _BLOCKS:

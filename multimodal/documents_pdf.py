@@ -1,4 +1,5 @@
-"""Reads PDF: the text of each page, which pages are scans, and pictures of pages. The only user of pdfium."""
+"""Reads PDF: the text of each page, which pages are scans, and pictures of pages. With
+documents_pdf_tables.py the only user of pdfium."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
+from hearth.multimodal.documents_pdf_tables import text_with_tables
 from hearth.multimodal.documents_plain import clean, plain_heading
-from hearth.multimodal.documents_types import SECTION_SEPARATOR, Page, ReadPages, Watch
+from hearth.multimodal.documents_types import MAX_CHARS, SECTION_SEPARATOR, Page, ReadPages, Watch
 from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
 from hearth.multimodal.kinds import shown_name
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PAGES = 5_000
-MAX_CHARS = 20_000_000
 MAX_RENDERED_PIXELS = 40_000_000
 MAX_RENDERED_EDGE_PX = 20_000
 _MAX_BOOKMARKS = 5_000
@@ -125,7 +126,8 @@ def _page(pdf: Any, index: int) -> tuple[str, bool]:
     try:
         textpage = page.get_textpage()
         try:
-            text = _unwrapped(clean(_dehyphenated(textpage.get_text_range())))
+            plain = textpage.get_text_range()
+            text = text_with_tables(textpage, plain, _prose) or _prose(plain)
         finally:
             textpage.close()
         if len("".join(text.split())) >= _SCAN_CHARS:
@@ -137,6 +139,10 @@ def _page(pdf: Any, index: int) -> tuple[str, bool]:
         return "", True
     finally:
         page.close()
+
+
+def _prose(text: str) -> str:
+    return _unwrapped(clean(_dehyphenated(text)))
 
 
 def _dehyphenated(text: str) -> str:

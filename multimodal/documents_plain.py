@@ -12,6 +12,7 @@ MAX_HEADING_CHARS = 200
 _DETECTED_BYTES = 65_536
 _MIN_WHOLE = 4  # non-ASCII characters for each broken one that make a text UTF-8 with a defect, not another encoding
 _NON_WESTERN_SHARE = 0.12  # Western text in an 8-bit encoding rarely has more bytes above 127 than this
+_MIN_TELLING = 4  # bytes above 127; fewer tell nothing about their encoding
 _NON_WESTERN = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"]
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(?=\S)")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
@@ -87,7 +88,7 @@ def plain_heading(text: str) -> str:
 
 def _eight_bit_encoding(sample: bytes) -> str:
     n_high = sum(byte > 127 for byte in sample)
-    if n_high <= _NON_WESTERN_SHARE * len(sample):
+    if n_high < _MIN_TELLING or n_high <= _NON_WESTERN_SHARE * len(sample):
         return "cp1252"
     from charset_normalizer import from_bytes
 

@@ -10,6 +10,7 @@ from hearth.multimodal.errors import PerceptionCancelled
 
 PAGE_SEPARATOR = "\n\n"
 SECTION_SEPARATOR = " › "
+MAX_CHARS = 20_000_000  # of a document's text
 
 Progress = Callable[[float], None]
 Cancelled = Callable[[], bool]

@@ -6,12 +6,16 @@ import io
 import re
 import zipfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
+
+from hearth.multimodal.kinds_text import EMAIL_MIME, MBOX_MIME, SAMPLE_BYTES, text_kind
 
 Kind = Literal["picture", "sound", "document", "video", "unknown"]
 
 DOCX_MIME = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+PPTX_MIME = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+XLSX_MIME = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+EPUB_MIME = "application/epub+zip"
 UNKNOWN_MIME = "application/octet-stream"
 SHOWN_NAME_CHARS = 80
 _TEXT_SAMPLE_BYTES = 65_536
@@ -117,9 +121,17 @@ _SIGNATURES = [
 
 _ZIP_MEMBERS: dict[str, Content] = {
     "word/document.xml": Content("document", DOCX_MIME, "a Word document"),
-    "xl/workbook.xml": Content("unknown", "application/zip", "an Excel workbook"),
-    "ppt/presentation.xml": Content("unknown", "application/zip", "a PowerPoint presentation"),
-    "META-INF/container.xml": Content("unknown", "application/epub+zip", "an EPUB book"),
+    "xl/workbook.xml": Content("document", XLSX_MIME, "an Excel workbook"),
+    "xl/workbook.bin": Content("unknown", "application/zip", "an Excel workbook of the binary sort (.xlsb)"),
+    "ppt/presentation.xml": Content("document", PPTX_MIME, "a PowerPoint presentation"),
+    "META-INF/container.xml": Content("document", EPUB_MIME, "an EPUB book"),
+}
+# Names in front of each member, there even if the directory at the end is lost.
+_TRACES = {
+    b"word/": Content("document", DOCX_MIME, "a damaged Word document"),
+    b"ppt/": Content("document", PPTX_MIME, "a damaged PowerPoint presentation"),
+    b"xl/": Content("document", XLSX_MIME, "a damaged Excel workbook"),
+    b"application/epub+zip": Content("document", EPUB_MIME, "a damaged EPUB book"),
 }
 
 
@@ -172,8 +184,9 @@ def _zip(data: bytes) -> Content | None:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             names = set(opened.namelist())
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError, IndexError):
-        if b"word/" in data:  # a name in front of each member, there even if the directory at the end is lost
-            return Content("document", DOCX_MIME, "a damaged Word document")
+        for trace, content in _TRACES.items():
+            if trace in data:
+                return content
         return Content("unknown", "application/zip", "a damaged ZIP archive")
     for member, content in _ZIP_MEMBERS.items():
         if member in names:
@@ -208,24 +221,16 @@ def _mpeg_audio(data: bytes) -> Content | None:
     return Content("sound", "audio/mpeg", "an MP3 recording")
 
 
-_MARKDOWN_SUFFIXES = {".md", ".markdown", ".mdown", ".mkd"}
-_HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
-# Atomic groups: a page of unclosed comments must not make matching slow.
-_PROLOGUE = r"(?>\s*(?:<\?.*?\?>|<!--.*?-->))*+\s*"
-_HTML_START = re.compile(_PROLOGUE + r"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_SVG_START = re.compile(_PROLOGUE + r"(?:<!doctype\s+svg[^>]*+>\s*)?<svg\b", re.IGNORECASE | re.DOTALL)
+_NEXT_MAIL = re.compile(rb"\n\r?\nFrom \S")
 
 
 def _text(data: bytes, name: str) -> Content:
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    head = data[:4096].decode(encoding, errors="replace")
-    suffix = PurePosixPath(name).suffix.lower()
+    head = data[:SAMPLE_BYTES].decode(encoding, errors="replace")
     if not head.strip():
         return Content("document", "text/plain", "a text without a word")
-    if _SVG_START.match(head):
-        return Content("picture", "image/svg+xml", "an SVG drawing")
-    if _HTML_START.match(head) or (suffix in _HTML_SUFFIXES and "<" in head):
-        return Content("document", "text/html", "an HTML page")
-    if suffix in _MARKDOWN_SUFFIXES:
-        return Content("document", "text/markdown", "a Markdown text")
-    return Content("document", "text/plain", "plain text")
+    mime, words = text_kind(head, name)
+    if mime == MBOX_MIME and not _NEXT_MAIL.search(data):
+        mime, words = EMAIL_MIME, "an e-mail"
+    kind: Kind = "picture" if mime == "image/svg+xml" else "unknown" if mime == MBOX_MIME else "document"
+    return Content(kind, mime, words)

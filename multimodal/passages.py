@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hearth.multimodal.documents_types import SECTION_SEPARATOR, DocumentText
+from hearth.multimodal.kinds import EPUB_MIME
+from hearth.multimodal.kinds_text import code_language
 
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter
@@ -16,6 +18,7 @@ TARGET_TOKENS = 140  # about 105 English words: two or three fit into the budget
 OVERLAP_TOKENS = 20
 CHARS_PER_TOKEN = 4.5  # of English prose; a splitter that counts characters needs no tokenizer
 _HEADING_CHARS = 300
+_AS_MARKDOWN = ("text/markdown", "text/html", EPUB_MIME)  # of what their readers make pages
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*")
 _ABBREVIATION = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|vs|cf|pp?|bzw|ca|[A-Z]|[a-z]\.[a-z])$")
 _WORD = re.compile(r"\w+")
@@ -55,6 +58,8 @@ def split_passages(
     for page, page_start in zip(document.pages, document.page_starts, strict=True):
         for offset, text in splitter.chunk_indices(page.text):
             if text.strip():
+                offset += len(text) - len(text.lstrip("\n"))
+                text = text.strip("\n")
                 start = page_start + offset
                 passages.append(Passage(len(passages), text, page.number, start, start + len(text), page.section))
     return tuple(passages)
@@ -105,8 +110,13 @@ def focus(text: str, query: str, max_chars: int) -> tuple[int, int]:
 def _splitter(mime: str, target_tokens: int, overlap_tokens: int) -> Any:
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-    kind = MarkdownSplitter if mime in ("text/markdown", "text/html") else TextSplitter
-    return kind(round(target_tokens * CHARS_PER_TOKEN), overlap=round(overlap_tokens * CHARS_PER_TOKEN))
+    kind = MarkdownSplitter if mime in _AS_MARKDOWN else TextSplitter
+    keeps_indentation = bool(code_language(mime))
+    return kind(
+        round(target_tokens * CHARS_PER_TOKEN),
+        overlap=round(overlap_tokens * CHARS_PER_TOKEN),
+        trim=not keeps_indentation,
+    )
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:

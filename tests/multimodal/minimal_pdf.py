@@ -47,6 +47,15 @@ def make_pdf(
     return _file(objects, encrypted)
 
 
+def make_placed_pdf(words: Sequence[tuple[int, int, str]]) -> bytes:
+    """A PDF of one page with each of ``words``, (x, y, text), where it is placed, in points from the lower left."""
+    placed = (b"BT /F 11 Tf 1 0 0 1 %d %d Tm (%s) Tj ET " % (x, y, _escaped(text)) for x, y, text in words)
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R/Resources<</Font<</F 3 0 R>>>>>>"
+    font = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
+    pages = b"<</Type/Pages/Kids[5 0 R]/Count 1>>"
+    return _file([b"<</Type/Catalog/Pages 2 0 R>>", pages, font, _stream(b"".join(placed)), page, b"<<>>"], False)
+
+
 def _show(lines: Sequence[str]) -> bytes:
     shown = b"".join(b"(%s) Tj T* " % _escaped(line) for line in lines)
     return b"BT /F 12 Tf 14 TL 50 780 Td " + shown + b"ET" if lines else b""

@@ -67,7 +67,11 @@ CASES = [
     (b"%PDF-1.7\n /Encrypt 5 0 R", "document", "encrypted PDF"),
     (_zip("word/document.xml"), "document", "Word"),
     (_zip("word/document.xml")[:-10], "document", "damaged Word"),
-    (_zip("xl/workbook.xml"), "unknown", "Excel"),
+    (_zip("xl/workbook.xml"), "document", "an Excel workbook"),
+    (_zip("xl/workbook.xml")[:-10], "document", "damaged Excel"),
+    (_zip("xl/workbook.bin"), "unknown", "(.xlsb)"),
+    (_zip("ppt/presentation.xml"), "document", "PowerPoint"),
+    (_zip("META-INF/container.xml"), "document", "an EPUB book"),
     (_zip("a.txt"), "unknown", "a ZIP archive"),
     (_zip("a.txt")[:-10], "unknown", "damaged ZIP"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1...", "unknown", "old format"),
@@ -75,6 +79,12 @@ CASES = [
     (b"{\\rtf1 hello}", "unknown", "RTF"),
     (b"\x7fELF\x02\x01", "unknown", "a program"),
     (b"  <!DOCTYPE HTML><p>x", "document", "HTML"),
+    (b"From: a@b.c\r\nSubject: hello\r\n\r\nwords", "document", "an e-mail"),
+    (b"From a@b.c Mon Mar  2\nFrom: a@b.c\nSubject: hello\n\nwords\n\n", "document", "an e-mail"),
+    (b"From a@b.c Mon Mar  2\nFrom: a@b.c\nSubject: hello\n\nwords\n\n" * 2, "unknown", "a mailbox of several"),
+    (b"from: here\nto: there\nsubject: of a file of settings\n\n", "document", "plain text"),
+    (b"a;b;c\n1;2;3\n4;5;6\n7;8;9\n", "document", "a table (CSV)"),
+    (b"#!/bin/sh\necho", "document", "source code"),
     (b"just words", "document", "plain text"),
     ("Größe".encode("cp1252"), "document", "plain text"),
     ("\ufeffGröße".encode("utf-16-le"), "document", "plain text"),
@@ -93,7 +103,10 @@ def test_by_content_whatever_the_name(data: bytes, kind: str, words: str) -> Non
 
 def test_the_name_decides_only_between_texts() -> None:
     assert identify(b"# Title", "a.md").mime == "text/markdown"
-    assert identify(b"# Title", "a.py").mime == "text/plain"
+    assert identify(b"# Title", "a.txt").mime == "text/plain"
+    assert identify(b"# Title", "a.py").mime == "text/x-python"
+    assert identify(b"a,b\n1,2", "a.csv").mime == "text/csv"
+    assert identify(b"a,b\n1,2", "a.txt").mime == "text/plain"
     assert identify(b"<p>hello", "a.html").mime == "text/html"
     assert identify(b"<p>hello", "a.txt").mime == "text/plain"
     assert identify(b"<html><p>hello", "a.md").mime == "text/html"
