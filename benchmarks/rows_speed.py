@@ -21,6 +21,8 @@ STEP_US, SEQUENCE_US = 60.0, 10.0  # of our own time: allowed for a step, and fo
 CHANGED_EVERY = 25  # tokens of a copied text, of which one is another
 DECOY_EVERY = 5  # tokens of a free text, of which one pair stood in the prompt with another continuation
 
+TOGETHER_S = 0.002  # texts that come in less are read as one
+
 
 def decode(run: Run) -> Iterator[Figure]:
     """One chat at a depth, its stream read from another process, against llama-bench; in turns."""
@@ -100,9 +102,9 @@ class Listener(threading.Thread):
             time.sleep(0.01)
 
     def gaps_s(self, start_s: float, end_s: float) -> list[float]:
-        """Between texts that came within a time."""
-        times = [moment for moment in self.times_s if start_s <= moment <= end_s]
-        return [float(gap) for gap in np.diff(times)]
+        """Between texts that came within a time. Those that come together, as of a fast answer they do, are one."""
+        gaps = np.diff([moment for moment in self.times_s if start_s <= moment <= end_s])
+        return [float(gap) for gap in gaps if gap > TOGETHER_S]
 
 
 def gap(run: Run) -> Iterator[Figure]:
