@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 
 N_KEPT = 4
-WAIT_S = 0.005  # for one that is in use, before another is made
 
 
 class Buffers:
@@ -16,18 +15,13 @@ class Buffers:
 
     def __init__(self) -> None:
         self._spare: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        self._n_made = 0
 
     def take(self, n_bytes: int) -> bytearray:
-        buffer = self._next()
-        return buffer if len(buffer) >= n_bytes else bytearray(n_bytes)
-
-    def _next(self) -> bytearray:
         try:
-            return self._spare.get(timeout=WAIT_S if self._n_made >= N_KEPT else 0.0)
+            buffer = self._spare.get_nowait()
         except queue.Empty:
-            self._n_made += 1
-            return bytearray()
+            buffer = bytearray()
+        return buffer if len(buffer) >= n_bytes else bytearray(n_bytes)
 
     def give_back(self, buffer: bytearray) -> None:
         """Nobody may look at it any more."""
