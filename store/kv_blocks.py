@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from hearth.store.errors import StoreError, from_os_error
 from hearth.store.kv_buffers import Buffers
-from hearth.store.kv_files import BlockFiles, DamagedBlockError
+from hearth.store.kv_files import HEADER_BYTES, BlockFiles, DamagedBlockError
 from hearth.store.kv_index import KvIndex, is_damage
 from hearth.store.kv_keys import Entries, block_key, encode, fingerprint_digest, parse_key
 from hearth.store.kv_match import Candidate, KvBlock, match_chain, match_whole
@@ -38,6 +38,7 @@ from hearth.store.kv_writer import KvWriter, Limits
 __all__ = ["Entries", "KvBlock", "KvBlockStore", "KvStats"]
 
 CLOSE_TIMEOUT_S = 5.0
+MAX_PREPARED_BYTES = 32 << 20  # of one buffer
 
 log = logging.getLogger("hearth.store")
 _T = TypeVar("_T")
@@ -98,6 +99,9 @@ class KvBlockStore:
         except OSError as error:
             self._index.close()
             raise from_os_error(folder, error) from error
+        largest_bytes = self._ask(self._index.largest_bytes, 0)
+        if budget_bytes and 0 < largest_bytes <= MAX_PREPARED_BYTES:
+            self._buffers.prepare(HEADER_BYTES + largest_bytes)
 
     # finding
 
@@ -193,6 +197,15 @@ class KvBlockStore:
     def read_async(self, keys: Sequence[str]) -> list[Future[bytes | memoryview | None]]:
         """``read`` on threads of the store, several at once. Who has used a result gives it to ``recycle``."""
         return [self._readers.submit(key) for key in keys]
+
+    def read_now(self, key: str) -> bytes | memoryview | None:
+        """``read`` without a copy. Who has used the result gives it to ``recycle``."""
+        return self._read(key)
+
+    def announce(self, keys: Sequence[str]) -> None:
+        """Blocks that are about to be read: the system may begin to fetch them from the disk, all at once."""
+        raw = [one for one in map(parse_key, keys) if one is not None]
+        self._readers.run(lambda: self._files.prefetch(raw))
 
     def recycle(self, payload: bytes | memoryview) -> None:
         """Takes back what ``read_async`` gave, and what nobody may look at any more, for other blocks."""

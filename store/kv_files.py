@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import xxhash
@@ -73,6 +73,17 @@ class BlockFiles:
             except BaseException:
                 buffers.give_back(buffer)
                 raise
+
+    def prefetch(self, keys: Sequence[bytes]) -> None:
+        """Has the system fetch blocks from the disk, where it can; those that are not there are left out."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for key in keys:
+            try:
+                with self.path(key).open("rb", buffering=0) as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            except OSError as error:
+                log.debug("%s: not fetched ahead (%s)", self.path(key), error.strerror)
 
     @staticmethod
     def _read_into(view: memoryview, file: io.FileIO, key: bytes, fingerprint: bytes) -> memoryview:

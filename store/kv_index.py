@@ -168,6 +168,12 @@ class KvIndex:
         assert blocks is not None
         return int(blocks[0]), int(blocks[1]), int(written[0]) if written else 0
 
+    def largest_bytes(self) -> int:
+        """Payload of the largest block that is no whole state, 0 if there is none."""
+        row = self._row("SELECT coalesce(max(n_bytes), 0) FROM blocks WHERE whole = 0")
+        assert row is not None
+        return int(row[0])
+
     def _row(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
         with self._read_lock, _translated():
             row: tuple[Any, ...] | None = _opened(self._reader).execute(statement, parameters).fetchone()

@@ -16,22 +16,36 @@ class Readers:
     def __init__(self, read: Callable[[str], bytes | memoryview | None]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._tasks: queue.SimpleQueue[tuple[Future[bytes | memoryview | None], str] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._n_threads = 0
         self._closed = False
 
     def submit(self, key: str) -> Future[bytes | memoryview | None]:
         """Starts a read; after ``close`` its result is None."""
         future: Future[bytes | memoryview | None] = Future()
+
+        def read() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(self._read(key))
+            except BaseException as error:  # whoever waits for the result gets it
+                future.set_exception(error)
+
+        if not self.run(read):
+            future.set_result(None)
+        return future
+
+    def run(self, task: Callable[[], None]) -> bool:
+        """Has a thread call ``task``, which must not raise. False after ``close``: it is not called."""
         with self._lock:
             if self._closed:
-                future.set_result(None)
-                return future
+                return False
             if self._n_threads < N_THREADS:
                 self._n_threads += 1
-                threading.Thread(target=self._run, name=f"kv-read-{self._n_threads}", daemon=True).start()
-            self._tasks.put((future, key))
-        return future
+                threading.Thread(target=self._work, name=f"kv-read-{self._n_threads}", daemon=True).start()
+            self._tasks.put(task)
+        return True
 
     def close(self) -> None:
         """The threads end when they have done what was submitted. Idempotent."""
@@ -41,12 +55,6 @@ class Readers:
                 self._tasks.put(None)
             self._n_threads = 0
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            future, key = task
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(self._read(key))
-            except BaseException as error:  # whoever waits for the result gets it
-                future.set_exception(error)
+            task()

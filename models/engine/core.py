@@ -199,7 +199,8 @@ class EngineCore:
             assert restore is not None
             assert slot is not None
             try:
-                n_tokens = self._disk.advance(restore, slot, sequence.entries, sequence.owner)
+                alone = len(self._scheduler.running) == 1
+                n_tokens = self._disk.advance(restore, slot, sequence.entries, sequence.owner, alone=alone)
                 if n_tokens is not None:
                     sequence.restore = None
                     sequence.restore_s += time.monotonic() - restore.started_s
@@ -247,7 +248,7 @@ class EngineCore:
         futures: list[Future[Any]] = []
         for sequence in self._scheduler.running:
             if sequence.restore is not None:
-                futures += [future for _, _, future in list(sequence.restore.pending)[:1]]
+                futures += list(sequence.restore.reading)[:1]
             else:
                 futures += [future for future in sequence.embeddings.values() if not future.done()]
         if futures:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
@@ -38,6 +39,7 @@ MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
 MAX_FLUSH_S = 30.0  # for the writers to take what waits, when all is to be saved
 NO_LIMIT = 1 << 62
 MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
+READ_AHEAD = 3  # blocks on their way while one is loaded; more would need fresh memory, which is slow to be had
 
 StoredEntry = int | str
 
@@ -80,6 +82,10 @@ class KvStore(Protocol):
 
     def read_async(self, keys: Sequence[str]) -> Sequence[Future[bytes | memoryview | None]]: ...
 
+    def read_now(self, key: str) -> bytes | memoryview | None: ...
+
+    def announce(self, keys: Sequence[str]) -> None: ...
+
     def recycle(self, payload: bytes | memoryview) -> None: ...
 
     def use(self, keys: Sequence[str], owner: str | None) -> None: ...
@@ -93,7 +99,8 @@ class KvStore(Protocol):
 
 @dataclass(slots=True)
 class Restore:
-    """Blocks on their way into a sequence: ``pending`` are (entries from, to, payload), in order.
+    """Blocks on their way into a sequence: ``pending`` are (entries from, to, key), in order; ``reading`` the first of
+    them, if they are read by others.
 
     ``keys`` are the blocks that match entirely, ``partial`` one that goes on otherwise: another chat's, if it has one.
     ``position`` is that of the next entry to be restored. A block goes into the KV cache whole, so that it takes up to
@@ -101,7 +108,8 @@ class Restore:
     """
 
     keys: list[str]
-    pending: deque[tuple[int, int, Future[bytes | memoryview | None]]]
+    pending: deque[tuple[int, int, str]]
+    reading: deque[Future[bytes | memoryview | None]] = field(default_factory=deque)
     position: int = 0
     n_passing_cells: int = 0
     partial: str | None = None
@@ -165,8 +173,7 @@ class DiskCache:
             block = self._store.match_whole(self._fingerprint, wanted)
             if block is None or len(block.entries) <= n_have:
                 return None
-            futures = self._store.read_async([block.key])
-            return Restore([block.key], deque([(0, len(block.entries), futures[0])]), whole=True)
+            return Restore([block.key], deque([(0, len(block.entries), block.key)]), whole=True)
         needed: list[tuple[int, int, str]] = []
         keys: list[str] = []
         partial = None
@@ -184,17 +191,31 @@ class DiskCache:
             start += len(block.entries)
         if not needed or count_tokens(entries[n_have : needed[-1][1]]) < 2:
             return None
-        futures = self._store.read_async([key for _, _, key in needed])
-        pending = deque((a, b, future) for (a, b, _), future in zip(needed, futures, strict=True))
-        return Restore(keys, pending, count_positions(entries[: needed[0][0]]), n_passing_cells, partial)
+        self._store.announce([key for _, _, key in needed])
+        position = count_positions(entries[: needed[0][0]])
+        return Restore(keys, deque(needed), position=position, n_passing_cells=n_passing_cells, partial=partial)
 
-    def advance(self, restore: Restore, slot: CachedSequence, entries: list[Entry], owner: str | None) -> int | None:
-        """Loads the blocks that have been read, for a few milliseconds. Returns the number of tokens restored in all
-        once it is over (fewer than hoped for if a block was damaged or had no room), None while it goes on."""
+    def advance(
+        self, restore: Restore, slot: CachedSequence, entries: list[Entry], owner: str | None, *, alone: bool
+    ) -> int | None:
+        """Loads blocks, for a few milliseconds. Returns the number of tokens restored in all once it is over (fewer
+        than hoped for if a block was damaged or had no room), None while it goes on.
+
+        ``alone``: nobody waits for the next step, and they are read here; else by the store's threads, and only those
+        that have been read are loaded. Measured, 50 MB: 14 ms here, 20 ms with threads that wait for each other.
+        """
         deadline = time.monotonic() + MAX_STEP_S
-        while restore.pending and restore.pending[0][2].done():
-            start, end, future = restore.pending.popleft()
-            if not self._load(restore, slot, entries, start, end, future):
+        while restore.pending:
+            if not alone:
+                self._read_ahead(restore)
+            if restore.reading:
+                if not restore.reading[0].done():
+                    break
+                payload = restore.reading.popleft().result()
+            else:
+                payload = self._store.read_now(restore.pending[0][2])
+            start, end, _ = restore.pending.popleft()
+            if not self._load(restore, slot, entries, start, end, payload):
                 restore.pending.clear()
             if time.monotonic() > deadline:
                 break
@@ -205,6 +226,10 @@ class DiskCache:
             self._store.use([restore.partial], None)
         return slot.n_tokens
 
+    def _read_ahead(self, restore: Restore) -> None:
+        more = [key for _, _, key in islice(restore.pending, len(restore.reading), READ_AHEAD)]
+        restore.reading += self._store.read_async(more)
+
     def _load(
         self,
         restore: Restore,
@@ -212,9 +237,8 @@ class DiskCache:
         entries: list[Entry],
         start: int,
         end: int,
-        future: Future[bytes | memoryview | None],
+        payload: bytes | memoryview | None,
     ) -> bool:
-        payload = future.result()
         if payload is None:
             return False
         position = restore.position + count_positions(entries[start:end])
