@@ -12,14 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hearth.models.engine.prompt import MediaSpan
-from hearth.models.engine.sequence import Sequence
+from hearth.models.engine.sequence import SEND_EVERY_S, Sequence
 
 MAX_WAIT_S = 0.1  # half of what a cancel may take
 MIN_CHUNK_TOKENS = 64  # shorter chunks use the processor badly
-MIN_SHARED_CHUNK_TOKENS = 8  # of a prompt beside answers, however slow the machine
-PREFILL_SHARE = 1.5  # a step with answers in it takes at most so much longer by prompts, in steps without
-FIRST_SHARED_CHUNK_TOKENS = 32  # until both kinds of steps were measured
+MIN_LEARNT_TOKENS = 8  # a shorter chunk says little about what a token of a prompt takes
+FIRST_CHUNK_TOKENS = 32  # where a step cannot be interrupted, until steps were measured
+MAX_GAP = 2.2  # a step with answers in it may take so many times what their readers wait without prompts
+MAX_YOUNG_GAP_S = 0.25  # if none of the answers had begun when the prompts came: as fast as people read
+SHARED_TOKEN_COST = 1.5  # of a prompt's token beside answers, in tokens of a chunk by itself, until it was measured
+# Kernels for repacked weights take four rows at once. Measured, 0.5 B Q4_0, two cores, ms a step of 1 to 9 rows:
+# 12.5 18.8 25.7 28.0 35.0 41.4 48.4 48.6 55.3
+ROWS_AT_ONCE = 4
 SMOOTHING = 0.1
+SHARED_SMOOTHING = 0.3  # what a token takes grows while a long prompt is read
 MIN_TOKEN_S = 1e-6  # no model reads a token in less
 
 
@@ -57,11 +63,12 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.prefill_token_s: float | None = None  # measured: what one token of a prompt takes
         self._answer_step_s: float | None = None  # measured: what a step of answers alone takes
+        self._shared_token_s: float | None = None  # measured: by what a token of a prompt makes such a step longer
         self._max_running = max_running
         self._interruptible = interruptible
         self._max_chunk_tokens = self._max_step_tokens = max_chunk_tokens
         if not interruptible:
-            self._max_chunk_tokens = min(FIRST_SHARED_CHUNK_TOKENS, max_chunk_tokens)
+            self._max_chunk_tokens = min(FIRST_CHUNK_TOKENS, max_chunk_tokens)
         self._media_was_last = False
 
     @property
@@ -115,7 +122,9 @@ class Scheduler:
             chunk = self._answer_chunk(sequence, n_left - len(answers) + len(chunks) + 1)
             n_left -= len(chunk.tokens)
             chunks.append(chunk)
-        n_left = min(n_left, self._prefill_room() if answers else self._max_chunk_tokens)
+        if prompts:
+            room = self._shared_room(answers, prompts, self._max_step_tokens - n_left)
+            n_left = min(n_left, room if answers else self._max_chunk_tokens)
         for sequence in prompts:
             if n_left <= 0:
                 break
@@ -135,12 +144,18 @@ class Scheduler:
         if any(isinstance(chunk, MediaChunk) for chunk in chunks):
             return
         n_prompt = _count_tokens([c for c in chunks if isinstance(c, TokenChunk) and not c.is_answer])
-        if n_prompt >= MIN_SHARED_CHUNK_TOKENS:
-            own_s = elapsed_s - (self._answer_step_s or 0.0) if n_prompt < _count_tokens(chunks) else elapsed_s
-            self.prefill_token_s = _smoothed(self.prefill_token_s, max(own_s, 0.0) / n_prompt)
+        if n_prompt < _count_tokens(chunks):
+            token_s = max(elapsed_s - (self._answer_step_s or 0.0), 0.0) / n_prompt
+            self._shared_token_s = _smoothed(self._shared_token_s, token_s, SHARED_SMOOTHING)
+        elif n_prompt >= MIN_LEARNT_TOKENS:
+            token_s = elapsed_s / n_prompt
+        else:
+            return
+        if n_prompt >= MIN_LEARNT_TOKENS:
+            self.prefill_token_s = _smoothed(self.prefill_token_s, token_s)
             if not self._interruptible:
                 fitting = int(MAX_WAIT_S / max(self.prefill_token_s, MIN_TOKEN_S))
-                fitting = max(1 << fitting.bit_length() >> 1, MIN_SHARED_CHUNK_TOKENS)  # few shapes: less to round
+                fitting = max(1 << fitting.bit_length() >> 1, MIN_LEARNT_TOKENS)  # few shapes: less to round
                 self._max_chunk_tokens = min(fitting, self._max_step_tokens)
 
     def limit_latency(self, n_tokens: int, longest_wait_s: float) -> None:
@@ -150,12 +165,18 @@ class Scheduler:
         if longest_wait_s > MAX_WAIT_S and n_tokens == self._max_chunk_tokens > MIN_CHUNK_TOKENS:
             self._max_chunk_tokens = max(MIN_CHUNK_TOKENS, n_tokens // 2)
 
-    def _prefill_room(self) -> int:
+    def _shared_room(self, answers: list[Sequence], prompts: list[Sequence], n_answer_rows: int) -> int:
         """Tokens of prompts that fit beside answers without making them stutter."""
-        if self._answer_step_s is None or not self.prefill_token_s:
-            return FIRST_SHARED_CHUNK_TOKENS
-        room = int(PREFILL_SHARE * self._answer_step_s / self.prefill_token_s)
-        return min(max(room, MIN_SHARED_CHUNK_TOKENS), self._max_chunk_tokens)
+        usual_s = max(self._answer_step_s or 0.0, SEND_EVERY_S)
+        newest_s = max((sequence.submitted_s for sequence in prompts), default=0.0)
+        is_young = all(answer.has_begun_after(newest_s) for answer in answers)
+        gap_s = max(MAX_GAP * usual_s, MAX_YOUNG_GAP_S if is_young else 0.0)
+        token_s = self._shared_token_s or SHARED_TOKEN_COST * (self.prefill_token_s or 0.0)
+        room = 0
+        if self._answer_step_s is not None and token_s:
+            room = min(int((gap_s - self._answer_step_s) / max(token_s, MIN_TOKEN_S)), self._max_chunk_tokens)
+        n_rows = max(n_answer_rows + room, n_answer_rows + ROWS_AT_ONCE)
+        return n_rows // ROWS_AT_ONCE * ROWS_AT_ONCE - n_answer_rows
 
     def _served(self, sequence: Sequence) -> None:
         """Puts a request behind the others, so that prompts take turns."""
@@ -192,5 +213,5 @@ def _count_tokens(chunks: list[Chunk]) -> int:
     return sum(len(chunk.tokens) for chunk in chunks if isinstance(chunk, TokenChunk))
 
 
-def _smoothed(mean: float | None, value: float) -> float:
-    return value if mean is None else (1 - SMOOTHING) * mean + SMOOTHING * value
+def _smoothed(mean: float | None, value: float, smoothing: float = SMOOTHING) -> float:
+    return value if mean is None else (1 - smoothing) * mean + smoothing * value

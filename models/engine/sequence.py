@@ -72,8 +72,8 @@ class Sequence:
         self._logprobs: list[TokenLogprobs] = []
         self._n_logprobs_sent = 0
         self._lock = threading.Lock()  # guards the step from WAITING to anything else
-        self._submitted_s = time.monotonic()
-        self.admitted_s = self._submitted_s
+        self.submitted_s = time.monotonic()
+        self.admitted_s = self.submitted_s
         self._first_token_s: float | None = None
         self._queue_s: float | None = None
         self.restore_s = 0.0
@@ -141,6 +141,10 @@ class Sequence:
             raise RuntimeError(f"request {self.request.request_id} is not running")
         return self.slot
 
+    def has_begun_after(self, moment_s: float) -> bool:
+        """Whether its first token came later than ``moment_s``, of time.monotonic()."""
+        return self._first_token_s is None or self._first_token_s > moment_s
+
     @property
     def num_tokens(self) -> int:
         """Prompt and output: the KV cells it takes once the last token is decoded."""
@@ -158,7 +162,7 @@ class Sequence:
 
     def _note_queued(self) -> None:
         if self._queue_s is None:  # the first time; not after it was preempted
-            self._queue_s = time.monotonic() - self._submitted_s
+            self._queue_s = time.monotonic() - self.submitted_s
 
     def preempt(self) -> None:
         """Goes back to the queue with what it has; its KV sequence is taken from it."""
@@ -264,7 +268,7 @@ class Sequence:
             restore_s=self.restore_s,
             encode_s=self.encode_s,
             prefill_s=self.prefill_s,
-            ttft_s=first - self._submitted_s if first is not None else 0.0,
+            ttft_s=first - self.submitted_s if first is not None else 0.0,
             decode_s=decode_s,
             decode_tokens_per_s=n_decoded / decode_s if n_decoded > 0 and decode_s > 0 else 0.0,
         )

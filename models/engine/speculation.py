@@ -15,7 +15,12 @@ from hearth.models.engine.prompt import Entry
 
 LONGEST_MATCH = 3  # tokens that must agree, tried first
 SHORTEST_MATCH = 2
-MAX_GUESSES = 10
+# Rows that kernels take at once, less the one that is decoded anyway: see scheduler.ROWS_AT_ONCE. Measured, 0.5 B Q4_0,
+# two cores, steps of 1, 4, 8 and 16 rows with their logits: 12.8, 33.5, 60.8 and 92.3 ms
+LOOKUP_LENGTHS = (3, 7, 15)
+MAX_DRAFTS = 10
+SURE_MATCH = 8  # tokens that agreed, after which a text is followed over one that does not
+MAX_ASTRAY = 3  # such tokens in a row, after which it is not
 MIN_STEPS_MEASURED = 3  # before it is judged whether lookup pays
 MIN_DRAFTS_MEASURED = 16  # the same of a draft model: its guesses must be known before as many are made as pay
 PROBE_EVERY = 32  # answers steps without a guess, after which one is tried again
@@ -30,15 +35,21 @@ FORGETTING = 0.98  # by every further observation
 
 
 class NgramIndex:
-    """Where each run of ``LONGEST_MATCH`` and ``SHORTEST_MATCH`` tokens stood last; grows with the text."""
+    """Where each run of ``LONGEST_MATCH`` and ``SHORTEST_MATCH`` tokens stood last; grows with the text.
+
+    A text that was found is followed as long as the new one goes along with it, after a while over a changed token too.
+    """
 
     def __init__(self) -> None:
         self._tokens: list[Entry] = []
         # by length: n-gram → index of the token after its last place. The n-gram at the very end has none after it yet
         self._after: dict[int, dict[tuple[Entry, ...], int]] = {LONGEST_MATCH: {}, SHORTEST_MATCH: {}}
+        self._followed: int | None = None  # index of what should come next, if the text that was found goes on
+        self._n_along = self._n_astray = 0  # tokens lately that were as there, and that were not
 
     def extend(self, tokens: Sequence[Entry]) -> None:
         n_before = len(self._tokens)
+        self._follow(tokens)
         self._tokens.extend(tokens)
         for n, after in self._after.items():
             # a prompt of thousands of tokens comes at once and others wait meanwhile: zip is ten times a loop
@@ -48,12 +59,28 @@ class NgramIndex:
 
     def continuation(self, n_max: int) -> list[int]:
         """What followed the last tokens when they stood before; empty if they did not."""
-        for n, after in self._after.items():
-            start = after.get(tuple(self._tokens[-n:]))
+        if self._followed is None or self._n_along < LONGEST_MATCH:
+            found = [after.get(tuple(self._tokens[-n:])) for n, after in self._after.items()]
+            start = next((place for place in found if place is not None), None)
             if start is not None:
-                ids = takewhile(lambda entry: isinstance(entry, int), self._tokens[start : start + n_max])
-                return [token for token in ids if isinstance(token, int)]
-        return []
+                self._followed, self._n_along, self._n_astray = start, LONGEST_MATCH, 0
+        if self._followed is None:
+            return []
+        entries = self._tokens[self._followed : self._followed + n_max]
+        return [token for token in takewhile(lambda entry: isinstance(entry, int), entries) if isinstance(token, int)]
+
+    def _follow(self, tokens: Sequence[Entry]) -> None:
+        for token in tokens:
+            if self._followed is None:
+                return
+            if token == self._tokens[self._followed]:
+                self._n_along, self._n_astray = self._n_along + 1, 0
+            else:
+                is_sure = self._n_along >= SURE_MATCH or self._n_astray
+                self._n_along, self._n_astray = 0, self._n_astray + 1 if is_sure else MAX_ASTRAY + 1
+            self._followed += 1
+            if self._n_astray > MAX_ASTRAY or self._followed >= len(self._tokens):
+                self._followed = None
 
 
 class Trial:
@@ -64,7 +91,7 @@ class Trial:
     ) -> None:
         """``like`` is the same way in another text, where this one starts from. It is not judged for ``n_learning``
         steps; pauses double up to a maximum."""
-        self._n_guesses: int = 4 if like is None else like._n_guesses
+        self._n_guesses: int = LOOKUP_LENGTHS[0] if like is None else like._n_guesses
         # tokens a guessing step gave per unit of cost, smoothed
         self._gain: float | None = None if like is None else like._gain
         self._n_measured: int = 0 if like is None else like._n_measured
@@ -95,9 +122,9 @@ class Trial:
         if not n_proposed:
             return
         if n_accepted == n_proposed:
-            self._n_guesses = min(MAX_GUESSES, self._n_guesses + 2)
+            self._n_guesses = next((n for n in LOOKUP_LENGTHS if n > self._n_guesses), LOOKUP_LENGTHS[-1])
         elif n_accepted < n_proposed // 2:
-            self._n_guesses = max(2, n_accepted + 1)
+            self._n_guesses = next((n for n in reversed(LOOKUP_LENGTHS) if n < self._n_guesses), LOOKUP_LENGTHS[0])
 
 
 class Calibration:
@@ -245,7 +272,7 @@ class Speculation:
             return 0
         if not self._drafting:
             self._drafting = n_max > 0 and self._draft.pays()
-        return min(MAX_GUESSES, n_max) if self._drafting else 0
+        return min(MAX_DRAFTS, n_max) if self._drafting else 0
 
     def take_drafts(self, tokens: list[int], probabilities: list[float], n_requests: int, elapsed_s: float) -> None:
         """Takes what is worth it of the draft model's guesses, which took ``elapsed_s``."""

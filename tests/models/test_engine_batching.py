@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hearth.models.engine import LlamaEngine
+from hearth.models.engine.prompt import Prompt
+from hearth.models.engine.scheduler import Scheduler
+from hearth.models.engine.sequence import SEND_EVERY_S, Sequence
 from hearth.models.engine.speculation import NgramIndex
 from hearth.models.types import (
     Failed,
@@ -202,3 +206,82 @@ def test_the_ngram_index_against_brute_force(tokens: list[int], n_max: int) -> N
             expected = tokens[places[-1] : places[-1] + n_max]
             break
     assert index.continuation(n_max) == expected
+
+
+def test_a_copied_text_is_followed_over_a_changed_token() -> None:
+    index = NgramIndex()
+    text = list(range(100, 140))
+    index.extend([*text, 1, 2, *text[:3]])
+    assert index.continuation(3) == text[3:6]
+    index.extend(text[3:12])
+    assert index.continuation(3) == text[12:15]
+    index.extend([7])  # in the place of text[12]
+    assert index.continuation(3) == text[13:16]
+    index.extend([8, 9, 10])
+    assert index.continuation(3) == [], "it goes another way"
+
+
+def test_a_short_match_is_not_followed_where_it_fails() -> None:
+    index = NgramIndex()
+    index.extend([1, 2, 3, 4, 5, 9, 1, 2])
+    assert index.continuation(2) == [3, 4]
+    index.extend([8])
+    assert index.continuation(2) == []
+
+
+@dataclass
+class Timed:
+    """As much of a sequence as decides how large a step may be."""
+
+    submitted_s: float
+    first_token_s: float | None = None
+
+    def has_begun_after(self, moment_s: float) -> bool:
+        return self.first_token_s is None or self.first_token_s > moment_s
+
+
+def room(scheduler: Scheduler, answers: list[Timed], prompts: list[Timed]) -> int:
+    return scheduler._shared_room(answers, prompts, len(answers))  # type: ignore[arg-type]
+
+
+def test_prompts_beside_answers_take_what_keeps_these_even() -> None:
+    scheduler = Scheduler(max_running=4, max_chunk_tokens=512)
+    answer, newcomer = Timed(0.0, 1.0), Timed(2.0)
+    assert room(scheduler, [answer], [newcomer]) == 3, "nothing is known yet"
+    scheduler.answers_took(0.013)
+    scheduler.prefill_token_s = 0.0033
+    assert room(scheduler, [answer], [newcomer]) == 7
+    scheduler._shared_token_s = 0.02
+    assert room(scheduler, [answer], [newcomer]) == 3, "at least what fills the kernels' rows"
+    scheduler._shared_token_s = 0.0001
+    assert (room(scheduler, [answer], [newcomer]) + 1) % 4 == 0
+    assert room(scheduler, [answer], [newcomer]) > 300
+    scheduler._shared_token_s = 0.0
+    assert room(scheduler, [answer] * 3, [newcomer]) <= 512
+
+
+def test_answers_that_began_after_a_prompt_came_wait_longer_for_it() -> None:
+    scheduler = Scheduler(max_running=4, max_chunk_tokens=512)
+    scheduler.answers_took(0.013)
+    scheduler._shared_token_s = 0.005
+    assert room(scheduler, [Timed(0.0, 1.0)], [Timed(2.0)]) == 7
+    assert room(scheduler, [Timed(0.0, 3.0)], [Timed(2.0)]) > 40
+    assert room(scheduler, [Timed(0.0, 3.0), Timed(0.0, 1.0)], [Timed(2.0)]) < 10, "one has a reader by then"
+
+
+def test_the_first_word_comes_at_once_and_fast_ones_together() -> None:
+    prompt = Prompt((TextSegment((1, 2)),), n_vocab=10, m_rope=False)
+    sequence = Sequence(request((1, 2)), prompt, seed=0)
+
+    def step(piece: bytes) -> int:
+        sequence.append(3, piece)
+        sequence.send()
+        return sequence.events.qsize()
+
+    assert step(b"a") == 1
+    assert step(b"b") == step(b"c") == 1, "held back"
+    time.sleep(SEND_EVERY_S)
+    assert step(b"d") == 4
+    assert step(b"e") == 4
+    sequence.finish("stop")
+    assert sequence.events.qsize() == 6, "what is left and the end"

@@ -40,3 +40,15 @@ def test_blocks_that_are_read_at_once_do_not_share_memory(tmp_path: Path) -> Non
             for payload in found:
                 assert payload is not None
                 store.recycle(payload)
+
+
+def test_memory_is_ready_when_a_store_opens_again(tmp_path: Path) -> None:
+    with closing(KvBlockStore(tmp_path / "kv", budget_bytes=1 << 20)) as store:
+        key = store.put("model", "", [1], bytes(5000))
+        assert store.flush(5)
+    with closing(KvBlockStore(tmp_path / "kv", budget_bytes=1 << 20)) as store:
+        assert store._buffers._spare.qsize() == N_KEPT
+        store.announce([key, "00" * 16, "no key"])
+        payload = store.read_now(key)
+        assert payload == bytes(5000)
+        assert store._buffers._spare.qsize() == N_KEPT - 1
