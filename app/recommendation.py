@@ -45,6 +45,7 @@ class Recommendation:
     name: str = ""
     download_bytes: int = 0
     need_bytes: int = 0
+    on_gpu: bool = False  # all of it fits the accelerator
 
 
 def this_machine(data_dir: Path) -> Resources:
@@ -77,12 +78,15 @@ _PURPOSES: Final[tuple[tuple[str, Callable[[CatalogueEntry], bool]], ...]] = (
 
 
 def recommend(catalogue: Catalogue, resources: Resources) -> tuple[Recommendation, ...]:
-    """For each purpose the largest that fits and is not too slow; of equals the first of the catalogue."""
+    """For each purpose the largest that fits the accelerator, else the largest that fits and is not too slow.
+
+    Of equals it is the first of the catalogue. Models that may not be used for work are left out.
+    """
     return tuple(_best(purpose, filter(suits, catalogue.values()), resources) for purpose, suits in _PURPOSES)
 
 
 def _best(purpose: str, entries: Iterable[CatalogueEntry], resources: Resources) -> Recommendation:
-    fitting: list[tuple[float, Recommendation]] = []
+    fitting: list[tuple[tuple[bool, float], Recommendation]] = []
     refused = "nothing in the catalogue"
     for entry in entries:
         if "not for commercial use" in entry.licence:
@@ -91,7 +95,7 @@ def _best(purpose: str, entries: Iterable[CatalogueEntry], resources: Resources)
         if isinstance(found, str):
             refused = f"{entry.name}: {found}"
         else:
-            fitting.append((entry.parameters_b or 0.0, found))
+            fitting.append(((found.on_gpu, entry.parameters_b or 0.0), found))
     if not fitting:
         return Recommendation(purpose, f"nothing fits ({refused})")
     return max(fitting, key=lambda pair: pair[0])[1]
@@ -107,14 +111,15 @@ def _fit(entry: CatalogueEntry, purpose: str, resources: Resources) -> Recommend
     active_b = entry.active_b or entry.parameters_b or 0.0
     if need_bytes <= resources.gpu_bytes * GPU_SHARE and not (entry.kind == "speech" and active_b > MOST_SPEECH_B):
         where = f"{about} {_gib(need_bytes)} of the {_gib(resources.gpu_bytes)} of {resources.gpu_name}"
-        return Recommendation(purpose, where, entry.name, download_bytes, need_bytes)
+        return Recommendation(purpose, where, entry.name, download_bytes, need_bytes, on_gpu=True)
     most_b = _most_active_b(entry, resources.n_cores)
     if active_b > most_b:
         return f"{active_b:g} billion parameters a token are too slow for {resources.n_cores} cores"
     if resources.ram_bytes is not None and need_bytes + APP_BYTES > resources.ram_bytes * RAM_SHARE:
         return f"needs {about} {_gib(need_bytes)}, memory is {_gib(resources.ram_bytes)}"
     ram = "" if resources.ram_bytes is None else f" of {_gib(resources.ram_bytes)}"
-    speed = f"{active_b:g} billion parameters a token" if entry.active_b else f"{active_b:g} billion parameters"
+    count = f"{active_b:g} billion" if active_b >= 1 else f"{active_b * 1000:.0f} million"
+    speed = f"{count} parameters a token" if entry.active_b else f"{count} parameters"
     cores = f"{resources.n_cores} core{'' if resources.n_cores == 1 else 's'}"
     return Recommendation(
         purpose,

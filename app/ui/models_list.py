@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hearth.model_library import POCKET, ModelLibrary, origin_title
-from hearth.models.catalogue import CHAT_KINDS, CatalogueEntry
+from hearth.models.catalogue import CHAT_KINDS, Catalogue, CatalogueEntry
 from hearth.models.describe import describe
 from hearth.models.discovery import Discovery, FoundModel
 
@@ -25,7 +25,6 @@ def draw_models(
     *,
     library: ModelLibrary,
     recommended: Sequence[Recommendation],
-    pulls: Mapping[str, PullState],
     running: str,
     next_start: str,
     is_fixed: bool,
@@ -33,7 +32,7 @@ def draw_models(
 ) -> str:
     """The tab. ``running`` answers now, ``next_start`` from the next start on; ``is_fixed`` by a setting."""
     discovery = library.discover()
-    drawer = _Drawer(library, discovery, pulls, running, next_start, is_fixed, is_offline)
+    drawer = _Drawer(library, discovery, running, next_start, is_fixed, is_offline)
     picks = dict.fromkeys(pick.name for pick in recommended if pick.name)
     reasons = {name: [pick for pick in recommended if pick.name == name] for name in picks}
     rest = [entry for entry in library.catalogue.values() if entry.name not in picks]
@@ -48,18 +47,30 @@ def draw_models(
     )
 
 
+def draw_pulls(catalogue: Catalogue, pulls: Iterable[PullState]) -> str:
+    """The models that are being fetched, or whose fetching failed."""
+    rows = [_pull(catalogue[pull.name], pull) for pull in pulls if pull.is_running or pull.error]
+    return _section("Being fetched", rows)
+
+
+def _pull(entry: CatalogueEntry, pull: PullState) -> str:
+    if pull.is_running:
+        action = "" if pull.is_stopping else _button("stop-pull", entry.name, "Stop")
+        return _row(entry.name, entry.title, [], _progress(pull), action)
+    return _row(entry.name, entry.title, [], "", _button("pull-model", entry.name, "Go on"), problem=pull.error)
+
+
 class _Drawer:
     def __init__(
         self,
         library: ModelLibrary,
         discovery: Discovery,
-        pulls: Mapping[str, PullState],
         running: str,
         next_start: str,
         is_fixed: bool,
         is_offline: bool,
     ) -> None:
-        self._library, self._discovery, self._pulls = library, discovery, pulls
+        self._library, self._discovery = library, discovery
         self._running, self._next, self._is_fixed, self._is_offline = running, next_start, is_fixed, is_offline
         self._here = {
             model.name.split(":")[0] for model in discovery.models if model.origin == "hearth" and not model.problem
@@ -98,7 +109,6 @@ class _Drawer:
         return _row(model.name, title, badges, _joined(words), action, problem=details.problem)
 
     def offered(self, entry: CatalogueEntry, reasons: Sequence[Recommendation] = ()) -> str:
-        pull = self._pulls.get(entry.name)
         about = "about " if entry.file().approximate else ""
         words = [f"{about}{_gib(entry.download_bytes())}", entry.note, entry.licence]
         if reasons:
@@ -107,12 +117,7 @@ class _Drawer:
                 *(reason.purpose for reason in reasons),
                 reasons[0].reason,
             ]
-        if pull is not None and pull.is_running:
-            return _row(
-                entry.name, entry.title, _badges(entry), _progress(pull), _button("stop-pull", entry.name, "Stop")
-            )
-        problem = "" if pull is None or entry.name in self._here else pull.error
-        return _row(entry.name, entry.title, _badges(entry), _joined(words), self._offer(entry), problem=problem)
+        return _row(entry.name, entry.title, _badges(entry), _joined(words), self._offer(entry))
 
     def _offer(self, entry: CatalogueEntry) -> str:
         if entry.name in self._here:

@@ -12,7 +12,7 @@ import gradio as gr
 from hearth.model_library import POCKET
 from hearth.models.errors import HearthError, PullError
 from hearth.pull_jobs import PullJobs
-from hearth.ui.models_list import draw_models
+from hearth.ui.models_list import draw_models, draw_pulls
 
 if TYPE_CHECKING:
     from hearth.assistant import Assistant
@@ -38,20 +38,22 @@ class ModelsTab:
         """Makes the components."""
         with gr.Column(elem_id="hearth-models"):
             gr.HTML(LEAD, apply_default_css=False)
+            # apart from the list, which a redraw would fold
+            self._pulling = gr.HTML("", elem_id="hearth-models-pulling", apply_default_css=False)
             self._list = gr.HTML("", elem_id="hearth-models-list", apply_default_css=False)
 
     def wire(self, blocks: gr.Blocks, tab: gr.Tab, bridge: gr.HTML) -> None:
         """Connects the events; ``bridge`` brings clicks on the drawn list. The disk is looked at when the tab opens."""
         follow: dict[str, Any] = {
             "fn": self._follow,
-            "outputs": self._list,
+            "outputs": [self._pulling, self._list],
             "concurrency_limit": None,
             "trigger_mode": "multiple",
             **_QUIET,
         }
         quick: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "multiple", **_QUIET}
-        tab.select(self.draw, None, self._list, **quick).then(**follow)
-        bridge.click(self._command, None, self._list, **quick).then(**follow)
+        tab.select(self.draw, None, [self._pulling, self._list], **quick).then(**follow)
+        bridge.click(self._command, None, [self._pulling, self._list], **quick).then(**follow)
         blocks.load(**follow)
 
     @cached_property
@@ -61,44 +63,49 @@ class ModelsTab:
 
         return recommend(self._library.catalogue, this_machine(self._library.models_dir))
 
-    def draw(self) -> str:
-        """The whole list."""
+    def draw(self) -> list[Any]:
+        """What is being fetched, and the list."""
         settings = self._assistant.settings
-        return draw_models(
+        listed = draw_models(
             library=self._library,
             recommended=self._recommended,
-            pulls=self.pulls.states()[1],
             running=str(self._assistant.status()["model"]),
             next_start=settings.model if settings.names_model else self._library.chosen() or POCKET,
             is_fixed=settings.names_model,
             is_offline=settings.offline,
         )
+        return [self._draw_pulls(), listed]
 
-    def _follow(self) -> Iterator[Any]:
-        """Redraws while something is fetched."""
+    def _draw_pulls(self) -> str:
+        return draw_pulls(self._library.catalogue, self.pulls.states()[1].values())
+
+    def _follow(self) -> Iterator[list[Any]]:
+        """Redraws what is being fetched, and at its end the list."""
         if not self.pulls.busy:
-            yield gr.skip()
+            yield [gr.skip(), gr.skip()]
             return
         while self.pulls.busy:
             version, _ = self.pulls.states()
-            yield self.draw()
+            yield [self._draw_pulls(), gr.skip()]
             time.sleep(REDRAW_S)
             self.pulls.wait(version, 1.0)
         yield self.draw()
 
-    def _command(self, event: gr.EventData) -> Any:
+    def _command(self, event: gr.EventData) -> list[Any]:
         command = dict(event._data or {})
         name = str(command.get("id", ""))
         try:
             match command.get("action"):
                 case "pull-model":
                     self._pull(name)
+                    return [self._draw_pulls(), gr.skip()]
                 case "stop-pull":
                     self.pulls.stop(name)
+                    return [self._draw_pulls(), gr.skip()]
                 case "use-model":
                     self._library.choose(name)
                 case _:
-                    return gr.skip()
+                    return [gr.skip(), gr.skip()]
         except HearthError as error:
             gr.Warning(str(error), title="Not done", duration=6)
         return self.draw()

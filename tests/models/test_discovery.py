@@ -284,7 +284,7 @@ def test_where_each_program_keeps_its_models() -> None:
 def test_a_moved_lm_studio_is_followed(tmp_path: Path) -> None:
     put(tmp_path / ".lmstudio-home-pointer", b"/elsewhere/studio\n")
     places = find_places(tmp_path / "m", home=tmp_path, environ={}, platform="linux")
-    assert [str(place.path) for place in places if place.origin == "lmstudio"][0] == "/elsewhere/studio/models"
+    assert next(str(place.path) for place in places if place.origin == "lmstudio") == "/elsewhere/studio/models"
 
 
 def test_of_several_encoders_the_one_with_the_models_name_is_taken(tmp_path: Path, made: dict[str, bytes]) -> None:
