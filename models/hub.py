@@ -57,11 +57,12 @@ def endpoint() -> str:
 
 
 def refuse_if_offline(offline: bool) -> None:
-    """Raises PullError if the setting ``offline``, or HF_HUB_OFFLINE, forbids connections."""
+    """Raises PullError if the setting ``offline``, or a variable of the hub's own tools, forbids connections."""
     if offline:
         raise PullError("offline = true: nothing may be fetched; set it to false (HEARTH_OFFLINE=false) for a pull")
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
-        raise PullError("HF_HUB_OFFLINE is set: nothing may be fetched; unset it for a pull")
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(name, "").lower() in _TRUE:
+            raise PullError(f"{name} is set: nothing may be fetched; unset it for a pull")
 
 
 def look_up(repository: str, revision: str) -> RemoteRepository:

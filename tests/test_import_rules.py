@@ -52,7 +52,18 @@ HEAVY = (
     "llama_cpp",
     "chromadb",
 )
-HEAVY += ("huggingface_hub", "gradio", "fastapi", "numpy", "PIL", "av", "onnxruntime", "pypdfium2", "trafilatura", "rich")
+HEAVY += (
+    "huggingface_hub",
+    "gradio",
+    "fastapi",
+    "numpy",
+    "PIL",
+    "av",
+    "onnxruntime",
+    "pypdfium2",
+    "trafilatura",
+    "rich",
+)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,9 @@ def test_a_chosen_model_that_is_gone_stops_answers_but_not_the_start(library: Mo
     with hearth.Assistant(data_dir=tmp_path / "data") as assistant:
         assistant.load()
         assert assistant.status()["model"] == "gone-7b"
-        with pytest.raises(ModelFileError, match=r"the chosen model: unknown model 'gone-7b'.*hearth models use pocket"):
+        with pytest.raises(
+            ModelFileError, match=r"the chosen model: unknown model 'gone-7b'.*hearth models use pocket"
+        ):
             assistant.ask("hello", use_memory=False)
     (library.models_dir / "choice.json").write_text("[" * 100_000)
     assert library.chosen() is None

@@ -18,7 +18,7 @@ from hearth.cli import main
 from hearth.model_library import ModelLibrary
 from hearth.pull_jobs import PullJobs, PullState
 from tests.models import tiny_architectures
-from tests.models.fake_hub import COMMIT, FakeHub, serving
+from tests.models.fake_hub import COMMIT, FakeHub, reach, serving
 
 NAME, REPOSITORY, FILE = "qwen3-0.6b", "Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf"
 PATIENCE_S = 60.0
@@ -27,10 +27,8 @@ PATIENCE_S = 60.0
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     content = tiny_architectures.write_llama(tmp_path / "tiny.gguf").read_bytes()
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(variable, raising=False)
     with serving(FakeHub({REPOSITORY: {COMMIT: {FILE: content * 2}}})) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        reach(hub, monkeypatch)
         yield hub
 
 
@@ -147,7 +145,7 @@ def test_nothing_but_a_pull_opens_a_socket(
     assert main(["models", "recommend", "--json"]) == 0
     assert main(["doctor", "--json"]) in (0, 1)
     monkeypatch.setenv("HEARTH_OFFLINE", "true")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    reach(FakeHub(url="http://127.0.0.1:9"), monkeypatch)
     assert main(["models", "pull", NAME]) == 1
     assert "offline = true: nothing may be fetched" in capsys.readouterr().err
     assert no_sockets == []

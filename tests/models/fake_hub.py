@@ -12,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "a" * 40
 NEWER = "b" * 40
 
@@ -55,6 +58,14 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
             hub.stall.set()
         server.shutdown()
         server.server_close()
+
+
+def reach(hub: FakeHub, patch: pytest.MonkeyPatch) -> None:
+    """Makes ``hub`` the hub of this test, whatever the environment and the assistants before it have settled."""
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        patch.delenv(variable, raising=False)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setenv("HF_ENDPOINT", hub.url)
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:

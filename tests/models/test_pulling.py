@@ -21,7 +21,7 @@ from hearth.models.errors import ModelFileError, PullError, PullStoppedError
 from hearth.models.pulled import PulledRecord, read_record
 from hearth.models.pulling import PullProgress, pull
 from tests.models import tiny_architectures, tiny_mmproj
-from tests.models.fake_hub import COMMIT, NEWER, FakeHub, serving
+from tests.models.fake_hub import COMMIT, NEWER, FakeHub, reach, serving
 
 REPOSITORY = "someone/tiny-GGUF"
 ENTRY = CatalogueEntry(
@@ -62,10 +62,8 @@ def hub(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         "README.md": b"# tiny",
     }
     hub = FakeHub({REPOSITORY: {COMMIT: content}}, small={"config.json", "README.md"})
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
     with serving(hub):
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        reach(hub, monkeypatch)
         yield hub
 
 
