@@ -5,14 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hearth.attachments import Source
 from hearth.events import Done, Reply, TurnEvent, TurnFailed
 from hearth.memory import Memory
-from hearth.models.errors import EngineError, HearthError, RequestError
+from hearth.model_library import ModelLibrary
+from hearth.models.errors import EngineError, HearthError, ModelFileError, RequestError
 from hearth.runtime import Runtime, describe_failure
 from hearth.settings import Settings
 from hearth.store.conversations import ConversationStore
@@ -48,6 +49,11 @@ class Assistant:
     def conversations(self) -> ConversationStore:
         """The stored conversations: list, messages, rename, delete."""
         return self._runtime.store.conversations
+
+    @property
+    def library(self) -> ModelLibrary:
+        """The models of this machine and of the catalogue."""
+        return self._runtime.library
 
     def isolate_engine(self) -> None:
         """From now on the model is loaded into a process of its own, so that a crash in native code ends one answer and
@@ -165,8 +171,9 @@ class Assistant:
     def load(self) -> None:
         """Begins to load the models without waiting for them, so that the first answer comes sooner."""
         self._runtime.engine.start()
-        if self._runtime.sees:
-            self._runtime.senses.start()
+        with suppress(ModelFileError):  # the engine fails for the same reason, and `status` tells it
+            if self._runtime.sees:
+                self._runtime.senses.start()
         self.memory.warm()
 
     def status(self) -> dict[str, Any]:
@@ -182,7 +189,7 @@ class Assistant:
         try:
             name = self._runtime.choice.name
         except HearthError:
-            name = self.settings.model
+            name = (None if self.settings.names_model else self.library.chosen()) or self.settings.model
         return {
             "model": name,
             "state": state,

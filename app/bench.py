@@ -311,10 +311,10 @@ def common_length(a: Sequence[int], b: Sequence[int]) -> int:
 def _engine(settings: Settings, kv: KvFolder | None) -> Iterator[LlamaEngine]:
     """The model as the settings have it, without guessing of tokens, which would measure the text."""
     from hearth.engine_factory import make_engine
-    from hearth.model_choice import choose
+    from hearth.model_choice import choose_by
     from hearth.models.engine.options import EngineOptions
 
-    choice = choose(settings.model)
+    choice = choose_by(settings)
     options = EngineOptions(
         n_ctx=settings.n_ctx or choice.n_ctx,
         n_gpu_layers=settings.n_gpu_layers,

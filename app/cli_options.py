@@ -12,7 +12,8 @@ EXIT_FAILED: Final = 1  # with a line on standard error that says why
 EXIT_INTERRUPTED: Final = 130  # by Ctrl-C, as shells have it; wrong usage is typer's 2
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="'pocket' or the path of a GGUF file.")
+    str | None,
+    typer.Option("--model", metavar="NAME", help="A name of `hearth models list`, or the path of a GGUF file."),
 ]
 MmprojOption = Annotated[
     Path | None,

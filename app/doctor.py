@@ -142,11 +142,11 @@ def _embedded_models() -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    from hearth.model_choice import choose
+    from hearth.model_choice import choose_by
     from hearth.models.gguf_header import check_gguf
 
     try:
-        choice = choose(settings.model)
+        choice = choose_by(settings)
         check_gguf(choice.path)
     except HearthError as error:
         return Finding("model", "fail", str(error), "choose another with --model or HEARTH_MODEL")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from hearth import assets
+from hearth.model_library import POCKET, ModelLibrary
+from hearth.models.encoders import encoder_for
 from hearth.models.errors import ModelFileError
-from hearth.models.gguf_header import GgufHeader, Scalar, read_gguf_header
+from hearth.settings import Settings
 
-log = logging.getLogger("hearth.models")
 DEFAULT_TEMPERATURE = 0.7  # for a model that says nothing
-POCKET = "pocket"
 SYSTEM_PROMPT = (
     "You are Hearth, a helpful assistant on the user's own machine. Answer briefly and say so when you do not know. "
     "When numbered sources are given, answer from them alone and end each statement with its source's number like [1]."
@@ -35,52 +34,50 @@ class ModelChoice:
     system: str | None
 
 
-def choose(model: str, mmproj: Path | None = None) -> ModelChoice:
-    """The files for a catalogue name or the path of a GGUF, with its encoder ``mmproj`` or the one that lies beside it.
+def choose_by(settings: Settings) -> ModelChoice:
+    """The model that the settings name, else the one that was chosen on the page or by `hearth models use`.
 
-    Raises ModelFileError naming the path and the reason.
+    Raises ModelFileError.
+    """
+    library = ModelLibrary(settings.data_dir)
+    chosen = None if settings.names_model else library.chosen()
+    if chosen is None:
+        return choose(settings.model, settings.mmproj, library)
+    try:
+        return choose(chosen, settings.mmproj, library)
+    except ModelFileError as error:
+        raise ModelFileError(f"the chosen model: {error}; or choose another, `hearth models use {POCKET}`") from error
+
+
+def choose(model: str, mmproj: Path | None = None, library: ModelLibrary | None = None) -> ModelChoice:
+    """The files for a name or the path of a GGUF, with its encoder ``mmproj`` or the one that goes with it.
+
+    Names are those of ``library``: of the catalogue once pulled, and of what was found on this machine. Raises
+    ModelFileError naming the path and the reason.
     """
     if model == POCKET:
         if mmproj is not None:
             raise ModelFileError(f"mmproj {mmproj}: the pocket model has an encoder of its own; choose another model")
         return _pocket(assets.pocket_dir())
     path = Path(model).expanduser()
-    if path.suffix.lower() != ".gguf" and not path.exists() and path.name == model:
-        close = " (did you mean pocket?)" if difflib.get_close_matches(model, [POCKET]) else ""
-        raise ModelFileError(f"unknown model {model!r}{close}: give 'pocket' or the path of a GGUF file")
-    mmproj = mmproj or find_mmproj(path)
-    return ModelChoice(path.stem, path, None, mmproj, None, None, DEFAULT_TEMPERATURE, SYSTEM_PROMPT)
+    if path.exists() or path.suffix.lower() == ".gguf" or library is None or _is_path(model):
+        return _chosen(path.stem, path, mmproj or find_mmproj(path))
+    found = library.find(model)
+    return _chosen(found.name, found.path, mmproj or found.encoder())
 
 
 def find_mmproj(model: Path) -> Path | None:
     """The encoder in the model's folder, if there is exactly one that gives what the model takes."""
-    beside = [path for path in sorted(model.parent.glob("*.gguf")) if "mmproj" in path.name.lower() and path != model]
-    if not beside:
-        return None
-    header = _header(model)
-    width = header.metadata.get(f"{header.architecture}.embedding_length") if header is not None else None
-    fitting = [path for path in beside if width is not None and width in _widths(path)]
-    if len(fitting) > 1:
-        names = ", ".join(path.name for path in fitting)
-        log.warning("%s: several encoders fit (%s); name one by the setting mmproj", model, names)
-    return fitting[0] if len(fitting) == 1 else None
+    return encoder_for(model, sorted(model.parent.glob("*.gguf")))
 
 
-def _widths(mmproj: Path) -> set[Scalar | None]:
-    """Of the embeddings that an encoder gives."""
-    header = _header(mmproj)
-    if header is None:
-        return set()
-    return {header.metadata.get(f"clip.{kind}.projection_dim") for kind in ("vision", "audio")}
+def _is_path(model: str) -> bool:
+    """Whether a name of a file that is not there was meant as a path: absolute, or from here or home."""
+    return model.startswith(("/", "./", "../", "~", "\\")) or Path(model).is_absolute() or os.sep + os.sep in model
 
 
-def _header(path: Path) -> GgufHeader | None:
-    """None for a file that is none, or damaged: who loads it says so."""
-    try:
-        return read_gguf_header(path)
-    except ModelFileError as error:
-        log.debug("not looked at: %s", error)
-        return None
+def _chosen(name: str, path: Path, mmproj: Path | None) -> ModelChoice:
+    return ModelChoice(name, path, None, mmproj, None, None, DEFAULT_TEMPERATURE, SYSTEM_PROMPT)
 
 
 def _pocket(folder: Path) -> ModelChoice:

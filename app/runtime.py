@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,10 @@ from hearth import assets
 from hearth.background import Background
 from hearth.engine_factory import KvFolder
 from hearth.machine import disk_free_bytes
-from hearth.model_choice import ModelChoice, choose
+from hearth.model_choice import ModelChoice, choose_by
+from hearth.model_library import ModelLibrary
 from hearth.models.errors import HearthError, ModelFileError
+from hearth.network import close_hub
 from hearth.prompt import PromptComposer
 from hearth.senses import ModelEncoder, PocketEncoder, Senses
 from hearth.settings import Settings
@@ -37,12 +38,11 @@ class Runtime:
     """Owns the parts of one assistant. Opening it takes the data folder; nothing else is loaded until asked for."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.offline:
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
-            os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+        close_hub()
         self.settings = settings
         self.isolates_engine = bool(settings.isolate_engine)
         self._choice: ModelChoice | None = None
+        self.library = ModelLibrary(settings.data_dir)
         self.store = Store.open(settings.data_dir)
         self._kv_path = settings.data_dir / "kv"
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
@@ -58,7 +58,7 @@ class Runtime:
     def choice(self) -> ModelChoice:
         """The model in use. Raises ModelFileError."""
         if self._choice is None:
-            self._choice = choose(self.settings.model, self.settings.mmproj)
+            self._choice = choose_by(self.settings)
         return self._choice
 
     @property

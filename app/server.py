@@ -47,23 +47,25 @@ def create_app(assistant: Assistant, *, max_upload_bytes: int = MAX_UPLOAD_BYTES
 
     from hearth.ui.chat import Chat
     from hearth.ui.memory_tab import MemoryTab
+    from hearth.ui.models_tab import ModelsTab
     from hearth.ui.page import Page, head
     from hearth.ui.routes import make_router
     from hearth.ui.theme import make_theme
 
-    chat, memory_tab = Chat(assistant), MemoryTab(assistant)
+    chat, memory_tab, models_tab = Chat(assistant), MemoryTab(assistant), ModelsTab(assistant)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         assistant.load()
         yield
         memory_tab.ingest.close()
+        models_tab.pulls.close()
         chat.jobs.close()
 
     app = FastAPI(title="Hearth", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.chat = chat
     app.include_router(make_router(assistant, chat))
-    blocks = Page(assistant, chat, memory_tab, uploads_dir).build()
+    blocks = Page(assistant, chat, memory_tab, models_tab, uploads_dir).build()
     gr.mount_gradio_app(
         app,
         blocks,

@@ -59,7 +59,7 @@ class _Fields(BaseModel):
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     max_tokens: int = Field(default=512, ge=1, le=1_048_576)
     memory_passages: int = Field(default=6, ge=1, le=32)  # passages retrieved for a turn, at most
-    offline: bool = True
+    offline: bool = False  # true: nothing is ever fetched. Models never are unless asked for, by `hearth models pull`
 
     @field_validator("data_dir", "mmproj", "draft_model", mode="after")
     @classmethod
@@ -124,6 +124,11 @@ class Settings(BaseSettings, _Fields):
             lora=tuple(LoraAdapter.parse(text) for text in self.lora),
             **{name: getattr(self, name) for name in (*same, *rope)},
         )
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the model was given, by argument, environment or file, and is not the default."""
+        return "model" in self.model_fields_set
 
     @classmethod
     def settings_customise_sources(

@@ -21,3 +21,8 @@ def samples_dir() -> Path:
 def ui_dir() -> Path:
     """The folder of style sheets and scripts of the web page."""
     return _HERE / "ui"
+
+
+def catalogue_file() -> Path:
+    """The catalogue of models that can be fetched by name."""
+    return _HERE / "catalogue.toml"

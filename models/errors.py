@@ -4,6 +4,8 @@
     ├── ModelError                 a model file or the engine (this module)
     │   ├── ModelFileError         missing, truncated, or not a GGUF
     │   ├── TemplateError          the model's chat template is broken, hostile or too slow
+    │   ├── PullError              a model cannot be fetched, or not checked
+    │   │   └── PullStoppedError   the user stopped it; what was fetched is kept
     │   ├── ContextOverflowError   the prompt is longer than the context
     │   └── EngineError            the engine failed or is closed
     ├── RequestError               a parameter of a request is out of range (this module)
@@ -37,6 +39,18 @@ class TemplateError(ModelError):
     """A chat template is broken, refuses the messages, or exceeds its bounds."""
 
     http_status = 422
+
+
+class PullError(ModelError):
+    """A model cannot be fetched, or what came is not what was announced."""
+
+    http_status = 502
+
+
+class PullStoppedError(PullError):
+    """A pull was stopped on purpose. What was fetched so far is kept, and the next pull goes on from there."""
+
+    http_status = 409
 
 
 class ContextOverflowError(ModelError):

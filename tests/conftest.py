@@ -22,6 +22,8 @@ def surroundings_of_a_new_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HEARTH_DATA_DIR", str(tmp_path / "hearth-data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "hearth-config"))
+    for variable in ("HF_HUB_CACHE", "LLAMA_CACHE", "OLLAMA_MODELS"):  # models that whoever runs the tests has
+        monkeypatch.setenv(variable, str(tmp_path / "none"))
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,8 @@ ONLY_IN = {
     "whisper": ("hearth.multimodal.whisper_model",),
     "sentence_transformers": (),
     "chromadb": ("hearth.store.vectors",),
+    "huggingface_hub": ("hearth.models.hub",),
+    "httpx2": ("hearth.models.hub",),
     "gradio": ("hearth.server", "hearth.ui."),
     "fastapi": ("hearth.server", "hearth.security", "hearth.ui."),
     "starlette": ("hearth.server", "hearth.security", "hearth.ui."),
@@ -50,7 +52,18 @@ HEAVY = (
     "llama_cpp",
     "chromadb",
 )
-HEAVY += ("gradio", "fastapi", "numpy", "PIL", "av", "onnxruntime", "pypdfium2", "trafilatura", "rich")
+HEAVY += (
+    "huggingface_hub",
+    "gradio",
+    "fastapi",
+    "numpy",
+    "PIL",
+    "av",
+    "onnxruntime",
+    "pypdfium2",
+    "trafilatura",
+    "rich",
+)
 
 
 @dataclass(frozen=True)

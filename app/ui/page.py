@@ -1,4 +1,4 @@
-"""The page: Gradio components and what each event does. What the events mean is in ``chat`` and ``memory_tab``."""
+"""The page: Gradio components and what each event does. What the events mean is in ``chat`` and the tabs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hearth.ui.chat import Chat, View
 from hearth.ui.icons import icon
 from hearth.ui.lists import conversation_list
 from hearth.ui.memory_tab import MemoryTab
+from hearth.ui.models_tab import ModelsTab
 from hearth.ui.paths import STATIC_PATH
 from hearth.ui.rendering import active_marker
 from hearth.ui.samples import Sample, find_samples, welcome
@@ -45,10 +46,13 @@ _PANEL = f"""
 class Page:
     """One page for all browsers; each open tab has its View, by Gradio's session."""
 
-    def __init__(self, assistant: Assistant, chat: Chat, memory_tab: MemoryTab, uploads_dir: Path) -> None:
+    def __init__(
+        self, assistant: Assistant, chat: Chat, memory_tab: MemoryTab, models_tab: ModelsTab, uploads_dir: Path
+    ) -> None:
         self._assistant = assistant
         self._chat = chat
         self._memory_tab = memory_tab
+        self._models_tab = models_tab
         self._samples = find_samples(assets.samples_dir(), uploads_dir)
         self._views: dict[str, View] = {}
 
@@ -66,6 +70,8 @@ class Page:
                         self._build_chat()
                     with gr.Tab("Memory", id="memory", elem_id="hearth-memory-tab"):
                         self._memory_tab.build()
+                    with gr.Tab("Models", id="models", elem_id="hearth-models-tab") as self._models:
+                        self._models_tab.build()
                 with gr.Column(elem_id="hearth-panel", min_width=0, scale=0):
                     gr.HTML(_PANEL, apply_default_css=False)
             self._bridge = gr.HTML("", elem_id="hearth-bridge", js_on_load=_CONNECT, visible="hidden")
@@ -152,6 +158,7 @@ class Page:
         self._search.change(self._search_chats, self._search, self._list, queue=False, **_QUIET)
         blocks.load(self._memory_tab.draw, None, self._memory_tab.outputs, queue=False, **_QUIET)
         self._memory_tab.wire(self._bridge)
+        self._models_tab.wire(blocks, self._models, self._bridge)
         blocks.unload(self._leave)
 
     # events

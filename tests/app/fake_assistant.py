@@ -22,8 +22,10 @@ from hearth.events import (
     TurnEvent,
     TurnFailed,
 )
+from hearth.model_library import ModelLibrary
 from hearth.models.types import FinishReason, TextDelta, Usage
 from hearth.multimodal.errors import PerceptionError
+from hearth.settings import Settings
 from hearth.store.conversations import ConversationStore
 from hearth.store.errors import NotFoundError
 from hearth.store.records import Attachment, Document, PassageRecord, SearchHit
@@ -94,6 +96,8 @@ class FakeAssistant:
         self._store = Store.open(data_dir)
         self._data_dir = data_dir
         self.memory = FakeMemory()
+        self.settings = Settings(data_dir=data_dir)
+        self.library = ModelLibrary(data_dir)
         self.state = "ready"
         self.seen: list[dict[str, Any]] = []
 

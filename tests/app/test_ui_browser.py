@@ -22,6 +22,8 @@ import hearth
 from hearth import assets
 from hearth.server import create_app
 from tests.app.fake_assistant import FakeAssistant
+from tests.models import tiny_architectures
+from tests.models.fake_hub import COMMIT, FakeHub, reach, serving
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect, Page = playwright_api.expect, playwright_api.Page
@@ -390,6 +392,44 @@ def test_a_file_dropped_on_the_memory_tab_is_remembered(page: Any) -> None:
     row.locator("[data-action=forget]").click()
     row.locator("[data-action=forget]").click()
     expect(row).to_have_count(0)
+
+
+def model(page: Any, name: str) -> Any:
+    return page.locator(f"#hearth-models-list [data-model='{name}']")
+
+
+def test_a_model_is_fetched_and_chosen(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = tiny_architectures.write_llama(tmp_path / "tiny.gguf").read_bytes()
+    with serving(FakeHub({"Qwen/Qwen3-0.6B-GGUF": {COMMIT: {"Qwen3-0.6B-Q8_0.gguf": content * 2}}})) as hub:
+        reach(hub, monkeypatch)
+        hub.stall = threading.Event()
+        site = Site(tmp_path / "data")
+        with opened(browser, site) as page:
+            page.get_by_role("tab", name="Models").click()
+            expect(model(page, "pocket")).to_contain_text("in use")
+            page.locator("#hearth-models-list summary", has_text="More").click()
+            page.get_by_role("button", name="Fetch qwen3-0.6b").click()
+            pulling = page.locator("#hearth-models-pulling [data-model='qwen3-0.6b']")
+            expect(pulling).to_contain_text("fetching")
+            expect(model(page, "qwen3-1.7b")).to_be_visible()  # the list stays unfolded
+            shoot(page, "models")
+            pulling.get_by_role("button", name="Stop").click()
+            expect(pulling).to_contain_text("stopping")
+            hub.stall.set()
+            expect(pulling).to_contain_text("what was fetched is kept")
+            hub.stall = None
+            pulling.get_by_role("button", name="Go on").click()
+            expect(pulling).to_have_count(0)
+            page.get_by_role("button", name="Use qwen3-0.6b").first.click()
+            expect(model(page, "qwen3-0.6b").first).to_contain_text("at the next start")
+            expect(page.locator("#hearth-models-list .hearth-notice")).to_contain_text("qwen3-0.6b")
+            assert site.assistant.library.chosen() == "qwen3-0.6b"
+        with opened(browser, site, viewport={"width": 390, "height": 780}, color_scheme="dark") as page:
+            page.get_by_role("tab", name="Models").click()
+            expect(model(page, "qwen3-0.6b").first).to_be_visible()
+            shoot(page, "models-phone")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        site.stop()
 
 
 def test_enter_sends_and_shift_enter_breaks_the_line(page: Any) -> None:
