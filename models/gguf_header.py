@@ -56,10 +56,16 @@ class GgufTensor:
     kind: int
 
 
+def tensor_bytes(tensor: GgufTensor) -> int:
+    """What a tensor takes in the file; 0 for a type that is not known here."""
+    per_block, block_bytes = _BLOCKS.get(tensor.kind, (1, 0))
+    return math.prod(tensor.shape) // per_block * block_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What the head of a file says. ``metadata`` has scalars and strings; arrays are left out. ``kinds`` are the types
-    of all metadata, arrays included, by the numbers of the format."""
+    of all metadata, arrays included, by the numbers of the format; ``lengths`` the numbers of items of arrays."""
 
     path: Path
     version: int
@@ -69,6 +75,7 @@ class GgufHeader:
     metadata: dict[str, Scalar]
     kinds: dict[str, int] = field(default_factory=dict)
     tensors: dict[str, GgufTensor] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -163,12 +170,16 @@ class _Reader:
         n_entries = self._bounded("Q", MAX_METADATA_ENTRIES, "metadata entries")
         metadata: dict[str, Scalar] = {}
         kinds: dict[str, int] = {}
+        lengths: dict[str, int] = {}
         for _ in range(n_entries):
             key = self._string(MAX_KEY_BYTES)
             kinds[key] = self._scalar("I")
+            start = self._at
             value = self._value(kinds[key])
             if value is not None:
                 metadata[key] = value
+            elif kinds[key] == _ARRAY:
+                lengths[key] = struct.unpack_from("<Q", self._content, start + 4)[0]
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT:
             raise self._bad(f"general.alignment is {alignment!r}, not within 1..{MAX_ALIGNMENT}")
@@ -185,7 +196,7 @@ class _Reader:
                     f"{self._path}: truncated: tensor {name} needs {needed:,} bytes of file, "
                     f"there are {self._size:,}; download it again"
                 )
-        return GgufHeader(self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors)
+        return GgufHeader(self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors, lengths)
 
     def _version(self) -> int:
         version = self._scalar("I")
@@ -200,10 +211,9 @@ class _Reader:
         name = self._string(MAX_KEY_BYTES)
         n_dimensions = self._bounded("I", MAX_DIMENSIONS, f"dimensions of tensor {name!r}")
         shape = tuple(self._scalar("Q") for _ in range(n_dimensions))
-        n_elements = math.prod(shape)
         kind, offset = self._scalar("I"), self._scalar("Q")
-        per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
-        return name, GgufTensor(shape, kind), offset + n_elements // per_block * block_bytes
+        tensor = GgufTensor(shape, kind)
+        return name, tensor, offset + tensor_bytes(tensor)
 
     def _value(self, kind: int, depth: int = 0) -> Scalar | None:
         if kind == _STRING:
