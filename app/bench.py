@@ -21,7 +21,6 @@ from hearth.models.types import Failed, Finished, GenerationRequest, SamplingPar
 if TYPE_CHECKING:
     from hearth.engine_factory import KvFolder
     from hearth.models.engine import LlamaEngine
-    from hearth.models.gguf_header import GgufHeader
     from hearth.models.types import ModelInfo, RequestHandle
     from hearth.settings import Settings
 

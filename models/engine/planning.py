@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from hearth.models.llama_plan import BufferPlan, output_bytes, planned_buffers
 # Measured: what llama.cpp keeps of a vocabulary beside its file, which its own plan leaves out
 VOCABULARY_TOKEN_BYTES = 170
 VOCABULARY_MERGE_BYTES = 160
-CONTEXT_BYTES = 700 << 10  # of any context
-GRAPH_NODE_BYTES = 1200  # of an operation that the graph has room for
-CELL_BYTES = 450  # of a KV cell: its position and who shares it
+CONTEXT_BYTES = 1080 << 10  # of any context
+GRAPH_NODE_BYTES = 1280  # of an operation that the graph has room for
+CELL_BYTES = 350  # of a KV cell: its position and who shares it
 TOKEN_BYTES = 150  # of a token of a chat in the engine's own records
 ENCODER_BYTES = 8 << 20  # of an encoder: descriptions of its graph
+SOUND_BYTES = 12 << 20  # of half a minute of sound: samples, spectrogram
 PICTURE_COPIES = 2  # of a picture as it comes, uint8, while it is made smaller
 WORK_ROW_FACTOR = 34 / 32  # activations are quantized to q8_0 before they meet quantized weights
 
@@ -82,6 +84,7 @@ class Planner:
     def close(self) -> None:
         while self._models:
             self._models.popitem()[1][1].close()
+        _give_memory_back()
 
     def _model(self, path: Path, n_gpu_layers: int) -> LlamaModel:
         n_layers, model = self._models.get(path, (None, None))
@@ -125,6 +128,14 @@ class Planner:
         return self._headers[path]
 
 
+def _give_memory_back() -> None:
+    """The C library keeps what was freed, some 20 MB after a large graph was planned, and fragments it."""
+    if not hasattr(ctypes, "windll"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+        if trim is not None:
+            trim(0)
+
+
 def _by_device(buffers: tuple[BufferPlan, ...]) -> dict[str, int]:
     found: dict[str, int] = {}
     for buffer in buffers:
@@ -134,7 +145,7 @@ def _by_device(buffers: tuple[BufferPlan, ...]) -> dict[str, int]:
 
 
 def _encoder_extra(encoder: EncoderPlan) -> int:
-    return ENCODER_BYTES + (PICTURE_COPIES * encoder.picture_bytes if encoder.max_tokens is not None else 0)
+    return ENCODER_BYTES + (SOUND_BYTES if encoder.max_tokens is None else PICTURE_COPIES * encoder.picture_bytes)
 
 
 def _unplanned_bytes(context: LlamaContext, header: GgufHeader) -> int:
