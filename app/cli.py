@@ -1,4 +1,4 @@
-"""The command line: `hearth`, `hearth ask|doctor`, `hearth memory|conversations|bench …`."""
+"""The command line: `hearth`, `hearth ask|doctor`, `hearth memory|conversations|bench|models …`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hearth import __version__
 from hearth.cli_bench import bench
 from hearth.cli_conversations import conversations
 from hearth.cli_memory import memory
+from hearth.cli_models import models
 from hearth.cli_options import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -35,6 +36,7 @@ cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=
 cli.add_typer(memory, name="memory")
 cli.add_typer(conversations, name="conversations")
 cli.add_typer(bench, name="bench")
+cli.add_typer(models, name="models")
 
 
 @cli.callback(invoke_without_command=True)

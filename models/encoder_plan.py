@@ -75,6 +75,11 @@ def plan_encoder(path: Path, header: GgufHeader, *, on_gpu: bool) -> EncoderPlan
     return EncoderPlan(weights, int(compute), sizes.max_tokens, on_gpu)
 
 
+def largest_picture_tokens(header: GgufHeader) -> int | None:
+    """Tokens of the largest picture, all its tiles together; None if the encoder sees none."""
+    return _Sizes(header).max_tokens
+
+
 class _Sizes:
     """What the header says of the largest picture: patches and tokens of one pass of the encoder, and of all."""
 

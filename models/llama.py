@@ -79,7 +79,8 @@ log_callback = _on_log
 native.llama_log_set(log_callback, None)
 
 
-def _start_backend() -> None:
+def start_backend() -> None:
+    """Once a process; loading a model does it too."""
     global _backend_started
     with _backend_lock:
         if not _backend_started:
@@ -164,7 +165,7 @@ class LlamaModel:
         EngineError (stopped by ``progress``); what ``progress`` itself raises comes out unchanged.
         """
         check_gguf(path)
-        _start_backend()
+        start_backend()
         raised: list[BaseException] = []
         stopped: list[bool] = []
 
