@@ -303,6 +303,7 @@ def _engine(settings: Settings, kv: KvFolder | None) -> Iterator[LlamaEngine]:
         n_parallel=settings.n_parallel,
         n_sequences=max(settings.n_parallel, EngineOptions().n_sequences),
         prompt_lookup=False,
+        check_fit=settings.check_fit,
         kv_min_worth_s=0.0,
     )
     engine = make_engine(choice.path, options, kv=kv)

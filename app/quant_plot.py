@@ -36,17 +36,12 @@ def draw(bench: QuantBench, path: Path) -> None:
     _points(loss, sizes, [row.perplexity for row in bench.rows], names, "perplexity", _ORANGE)
     _points(agreement, sizes, [row.mean_kl for row in bench.rows], names, "mean KL divergence (nats)", _BLUE)
     positions = range(len(names))
-    prefill = speed.bar(
-        [at - 0.2 for at in positions], [row.prefill_tokens_per_s for row in bench.rows], 0.4, color=_BLUE
-    )
+    speed.bar([at - 0.2 for at in positions], [row.prefill_tokens_per_s for row in bench.rows], 0.4, color=_BLUE)
     answers = speed.twinx()
-    decode = answers.bar(
-        [at + 0.2 for at in positions], [row.decode_tokens_per_s for row in bench.rows], 0.4, color=_ORANGE
-    )
+    answers.bar([at + 0.2 for at in positions], [row.decode_tokens_per_s for row in bench.rows], 0.4, color=_ORANGE)
     speed.set_xticks(list(positions), names, rotation=30, ha="right", fontsize=8)
     speed.set_ylabel("reading, tokens/s", color=_BLUE)
     answers.set_ylabel("answering, tokens/s", color=_ORANGE)
-    speed.legend([prefill, decode], ["reading", "answering"], fontsize=7, loc="lower right")
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

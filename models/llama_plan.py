@@ -11,29 +11,18 @@ import ctypes
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hearth.models.gguf_header import GgufHeader, tensor_bytes
 from hearth.models.llama import LlamaContext, LlamaModel, capture_log, libggml, native
+from hearth.models.machine_memory import Device, DeviceKind
 
-DeviceKind = Literal["cpu", "gpu", "integrated gpu", "accelerator"]
 _KINDS: tuple[DeviceKind, ...] = ("cpu", "gpu", "integrated gpu", "accelerator")  # enum ggml_backend_dev_type
 _BREAKDOWN = "_Z26llama_get_memory_breakdownPK13llama_context"
 MAX_BUFFERS = 64  # types of buffers; a machine has a handful
 _MIB = 1 << 20
 _COMPUTE_LINE = re.compile(r"sched_reserve:\s+(\S+) compute buffer size =\s*([\d.]+) MiB")
 _KV_LINE = re.compile(r": size =\s*([\d.]+) MiB \(")
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device as ggml names it; memory in bytes, 0 where it does not tell."""
-
-    name: str
-    description: str
-    kind: DeviceKind
-    free_bytes: int
-    total_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

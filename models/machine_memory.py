@@ -6,9 +6,24 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 UNKNOWN_FREE_SHARE = 0.7  # of the RAM, where the system does not say what is free
 _UNLIMITED = 1 << 60  # cgroup version 1 writes a number for "no limit"
+
+
+DeviceKind = Literal["cpu", "gpu", "integrated gpu", "accelerator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as ggml names it; memory in bytes, 0 where it does not tell."""
+
+    name: str
+    description: str
+    kind: DeviceKind
+    free_bytes: int
+    total_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from ctypes import c_float
@@ -14,12 +15,17 @@ from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.rope import fingerprint_of_rope, n_positions
 from hearth.models.engine.settling import settle
 from hearth.models.engine.sizes import context_options, token_threads
+from hearth.models.errors import EngineError, ModelFileError, WontFitError
 from hearth.models.fingerprint import model_fingerprint
 from hearth.models.gguf_header import GgufHeader, check_gguf
 from hearth.models.llama import LlamaContext, LlamaModel, build_id
 from hearth.models.llama_adapters import LlamaAdapter
 from hearth.models.mtmd import MediaEncoder
 from hearth.models.types import ModelInfo
+
+
+# what llama.cpp and its backends say when they get no memory
+_OUT_OF_MEMORY = re.compile(r"alloc|out of memory|not enough memory|insufficient memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +47,30 @@ def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], b
     """``progress`` gets 0..1 while the model is read and returns False to stop.
 
     Raises ModelFileError (what is wrong with which file), RequestError (an option that this model cannot have) and
-    EngineError (stopped, or not enough memory).
+    EngineError (stopped), which is WontFitError where memory does not suffice.
     """
     header = check_gguf(path)
     options, note = settle(path, header, options)
+    try:
+        return _load(path, header, options, note, progress)
+    except (ModelFileError, EngineError) as error:
+        if not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        layers = "" if options.n_gpu_layers == 0 else "fewer n_gpu_layers (0 for none), "
+        raise WontFitError(
+            f"memory ran out while {path.name} was loaded ({error}); try {layers}a smaller n_ctx, kv_type q8_0, or "
+            "another quantization of the model"
+        ) from error
+
+
+def _load(
+    path: Path,
+    header: GgufHeader,
+    options: EngineOptions,
+    note: str,
+    progress: Callable[[float], bool] | None,
+) -> EngineParts:
+    """As ``load_parts``, with settled options."""
     with ExitStack() as owned:
         model = LlamaModel.load(path, n_gpu_layers=options.n_gpu_layers, progress=progress)
         owned.callback(model.close)

@@ -12,7 +12,7 @@ from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.sizes import context_options, token_threads
 from hearth.models.fit import MemoryPlan
 from hearth.models.gguf_header import GgufHeader, check_gguf, read_gguf_header, tensor_bytes
-from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
+from hearth.models.llama import LlamaContext, LlamaModel
 from hearth.models.llama_plan import BufferPlan, output_bytes, planned_buffers
 
 # Measured: what llama.cpp keeps of a vocabulary beside its file, which its own plan leaves out
@@ -46,12 +46,18 @@ class Planner:
         self._models: dict[Path, tuple[int, LlamaModel]] = {}  # of each file with the layers it was planned for last
         self._encoders: dict[tuple[Path, bool], EncoderPlan] = {}
         self._headers = {path: header}
+        self._plans: dict[EngineOptions, MemoryPlan] = {}
 
     def plan(self, options: EngineOptions) -> MemoryPlan:
         """Raises ModelFileError, RequestError and EngineError as loading with these options would."""
+        if options not in self._plans:
+            self._plans[options] = self._plan(options)
+        return self._plans[options]
+
+    def _plan(self, options: EngineOptions) -> MemoryPlan:
         with ExitStack() as contexts:
             model = self._model(self._path, options.n_gpu_layers)
-            context = LlamaContext(model, context_options(model, options, self._header))
+            context = LlamaContext(model, context_options(model, options, self._header, quiet=True))
             contexts.callback(context.close)
             buffers = planned_buffers(context, self._header, options.n_gpu_layers)
             other = _unplanned_bytes(context, self._header) + sum(self._file_bytes(one.path) for one in options.lora)
@@ -76,10 +82,6 @@ class Planner:
                 gpu_bytes=tuple(on_gpu.items()),
                 media_tokens=None if encoder is None else encoder.max_tokens,
             )
-
-    def context_options(self, options: EngineOptions) -> ContextOptions:
-        """The context that the engine would make. Raises as ``plan``."""
-        return context_options(self._model(self._path, options.n_gpu_layers), options, self._header)
 
     def close(self) -> None:
         while self._models:

@@ -12,8 +12,10 @@ from hearth.models.llama import ContextOptions, LlamaModel
 SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
 
 
-def context_options(model: LlamaModel, options: EngineOptions, header: GgufHeader) -> ContextOptions:
-    """Raises RequestError for options that this model cannot have."""
+def context_options(
+    model: LlamaModel, options: EngineOptions, header: GgufHeader, *, quiet: bool = False
+) -> ContextOptions:
+    """Warns of a context that the model was not made for, unless ``quiet``. Raises RequestError for options that this model cannot have."""
     n_ctx = choose_n_ctx(options, model)
     n_batch = min(options.n_batch, n_ctx)
     n_seq_max = options.n_sequences + 1  # blocks pass through the last one
@@ -27,7 +29,7 @@ def context_options(model: LlamaModel, options: EngineOptions, header: GgufHeade
         n_threads_batch=options.n_threads or physical_cores(),
         kv_type=options.kv_type,
         flash_attention=options.flash_attention,
-        rope=choose_rope(options, model, header, n_ctx),
+        rope=choose_rope(options, model, header, n_ctx, quiet=quiet),
     )
 
 
