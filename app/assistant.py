@@ -170,8 +170,8 @@ class Assistant:
         self.memory.warm()
 
     def status(self) -> dict[str, Any]:
-        """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, note (that memory is
-        short, "" if not), data_dir."""
+        """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, note (if memory is
+        short), data_dir."""
         engine = self._runtime.engine.peek()
         error = self._runtime.engine.error
         if engine is not None:

@@ -47,7 +47,9 @@ def quantize(
     imatrix: Annotated[
         Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix; very coarse types need one.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, max=1024, help="All if left out.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, max=1024, help="All if left out.")
+    ] = None,
     requantize: Annotated[
         bool, typer.Option("--requantize", help="Take a source that is quantized already; it loses more.")
     ] = False,
@@ -57,7 +59,6 @@ def quantize(
     """Make a smaller file of a model. Whole or not at all: Ctrl-C leaves nothing behind."""
     from hearth.models.tasks import Limits, run_task
 
-    arguments = {"type": type_, "imatrix": imatrix, "n_threads": threads, "requantize": requantize, "replace": force}
     progress = ProgressLine(f"{source.name} → {type_}")
     with leaving_nothing(target):
         try:
@@ -67,7 +68,11 @@ def quantize(
                 lambda fraction, _tensor: progress(fraction),
                 source=source.expanduser(),
                 target=target.expanduser(),
-                **arguments,
+                type=type_,
+                imatrix=imatrix,
+                n_threads=threads,
+                requantize=requantize,
+                replace=force,
             )
         finally:
             progress.clear()

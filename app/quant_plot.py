@@ -48,7 +48,9 @@ def draw(bench: QuantBench, path: Path) -> None:
         raise RequestError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _points(axes: Any, sizes: list[float], values: list[float | None], names: list[str], label: str, color: str) -> None:
+def _points(
+    axes: Any, sizes: list[float], values: list[float | None], names: list[str], label: str, color: str
+) -> None:
     known = [(size, value, name) for size, value, name in zip(sizes, values, names, strict=True) if value is not None]
     known.sort()
     axes.plot([size for size, _, _ in known], [value for _, value, _ in known], "o-", color=color)

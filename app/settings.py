@@ -34,7 +34,9 @@ class _Fields(BaseModel):
     data_dir: Path = Field(default_factory=lambda: user_data_path("hearth", appauthor=False))
     model: str = "pocket"
     mmproj: Path | None = None  # the model's encoder of pictures and sounds
-    n_ctx: int | None = Field(default=None, ge=64, le=1_048_576)  # tokens; None: what the model suits and fits, at most 8,192
+    n_ctx: int | None = Field(
+        default=None, ge=64, le=1_048_576
+    )  # tokens; None: what the model suits and fits, at most 8,192
     n_gpu_layers: int = Field(default=-1, ge=-1)  # -1: as many as the build takes and the device holds
     n_threads: int | None = Field(default=None, ge=1, le=1024)  # None: the physical cores
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"

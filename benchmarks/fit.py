@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import json
 import statistics
 import subprocess
@@ -27,16 +28,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sdist import MODELS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.sdist import MODELS
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.planning import Planner
 from hearth.models.gguf_header import check_gguf
 from hearth.models.types import Failed, GenerationRequest, SamplingParams, TextSegment
-from tests.models import tiny_architectures, tiny_gguf, tiny_mmproj
+
+sys.path.insert(0, str(ROOT))
+tiny_architectures, tiny_gguf, tiny_mmproj = (
+    importlib.import_module(f"tests.models.{name}") for name in ("tiny_architectures", "tiny_gguf", "tiny_mmproj")
+)
 
 KV_TYPES = ("f16", "q8_0", "q4_0")
 TINY_CONTEXTS = (512, 1024, 4096)
@@ -50,7 +52,9 @@ _MADV_DONTNEED = 4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=("tiny", "shapes", "encoders"), default=["tiny", "shapes", "encoders"])
+    parser.add_argument(
+        "--only", nargs="+", choices=("tiny", "shapes", "encoders"), default=["tiny", "shapes", "encoders"]
+    )
     parser.add_argument("--models", nargs="+", default=["0.5b", "3b"], help="of the shapes")
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048, 8192], help="of the shapes, in tokens")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
@@ -90,8 +94,8 @@ def _rows(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise SystemExit(f"{case}: {done.stderr[-2000:]}")
         row = {**case, **json.loads(done.stdout.splitlines()[-1])}
         rows.append(row)
-        planned, measured = row["planned_bytes"] / 1e6, row["measured_bytes"] / 1e6
-        print(f"{row['name']:<22} {row['n_ctx']:>6} {row['kv_type']:<5} {planned:10.2f} {measured:10.2f} {row['ratio']:6.3f}")
+        sizes = f"{row['planned_bytes'] / 1e6:10.2f} {row['measured_bytes'] / 1e6:10.2f}"
+        print(f"{row['name']:<22} {row['n_ctx']:>6} {row['kv_type']:<5} {sizes} {row['ratio']:6.3f}", flush=True)
     return rows
 
 

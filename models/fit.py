@@ -25,6 +25,7 @@ MIN_GPU_RESERVE_BYTES: Final = 256 << 20
 ROOMY_CTX: Final = 4096  # tokens: a smaller context is chosen only if the model would not fit otherwise
 SMALLEST_CTX: Final = 512
 
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Bytes that a model, its context, and what goes with them take at most. ``other_bytes`` are the vocabulary,
@@ -60,6 +61,11 @@ class MemoryPlan:
         return self.ram_bytes - self.mapped_bytes
 
 
+_SMALLER_KV: Final[dict[str, tuple[Literal["q8_0", "q4_0"], ...]]] = {
+    "f16": ("q8_0", "q4_0"),
+    "q8_0": ("q4_0",),
+    "q4_0": (),
+}
 Plan = Callable[[EngineOptions], MemoryPlan]
 
 
@@ -136,7 +142,7 @@ def remedy(
     if smaller is not None:
         found.append(f"n_ctx {smaller}")
     if options.flash_attention:
-        kinds: tuple[Literal["q8_0", "q4_0"], ...] = {"f16": ("q8_0", "q4_0"), "q8_0": ("q4_0",)}.get(options.kv_type, ())
+        kinds = _SMALLER_KV[options.kv_type]
         found += [f"kv_type {kind}" for kind in kinds if works(replace(options, kv_type=kind))][:1]
     if found:
         return f"{' or '.join(found)} fits"

@@ -57,7 +57,9 @@ def _kv_per_token(planner: Planner, options: EngineOptions) -> dict[str, float |
     """By KV type; None for one that this model cannot have."""
     found: dict[str, float | None] = {}
     for kv_type in ("f16", "q8_0", "q4_0"):
-        alone = replace(options, kv_type=kv_type, flash_attention=True, draft_model=None, mmproj=None, rope_scaling=None)
+        alone = replace(
+            options, kv_type=kv_type, flash_attention=True, draft_model=None, mmproj=None, rope_scaling=None
+        )
         try:
             small = planner.plan(replace(alone, n_ctx=_SMALL_CTX))
             large = planner.plan(replace(alone, n_ctx=_LARGE_CTX))

@@ -219,7 +219,9 @@ class _Reader:
                     f"{self._path}: truncated: tensor {name} needs {needed:,} bytes of file, "
                     f"there are {self._size:,}; download it again"
                 )
-        return GgufHeader(self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors, lengths, offsets)
+        return GgufHeader(
+            self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors, lengths, offsets
+        )
 
     def items(self, offset: int, wanted: set[int]) -> dict[int, Scalar]:
         """Of the array at ``offset``."""

@@ -45,7 +45,7 @@ def inspect(report: Report, path: Path) -> dict[str, Any]:
 
 
 def _kind(header: GgufHeader) -> str:
-    """"model", "encoder", "adapter", "vocabulary", or what the file calls itself."""
+    """ "model", "encoder", "adapter", "vocabulary", or what the file calls itself."""
     if header.architecture == "clip":
         return "encoder"
     said = header.metadata.get("general.type", "model")
@@ -165,7 +165,9 @@ def _encoder(header: GgufHeader) -> dict[str, Any]:
 
 
 def _adapter(header: GgufHeader) -> dict[str, Any]:
-    ranks = {tensor.shape[1] for name, tensor in header.tensors.items() if name.endswith(".lora_a") and tensor.shape[1:]}
+    ranks = {
+        tensor.shape[1] for name, tensor in header.tensors.items() if name.endswith(".lora_a") and tensor.shape[1:]
+    }
     alpha = header.metadata.get("adapter.lora.alpha")
     return {
         "adapter_type": _text(header.metadata.get("adapter.type", "")),

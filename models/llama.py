@@ -103,7 +103,8 @@ def build_id() -> str:
 def capture_log() -> Iterator[list[str]]:
     """The lines that llama.cpp logs meanwhile. Not for two threads at once."""
     global _captured
-    _captured = lines = []
+    lines: list[str] = []
+    _captured = lines
     try:
         yield lines
     finally:

@@ -48,7 +48,7 @@ def ram(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> R
 
 
 def rooms() -> tuple[Room, ...]:
-    """The RAM, if the system tells, and every GPU of llama.cpp. Raises ImportError or OSError if that cannot be loaded."""
+    """The RAM, if the system tells, and every GPU of llama.cpp. Raises ImportError or OSError without llama.cpp."""
     from hearth.models.llama_plan import devices
 
     found, of_ram = devices(), ram()

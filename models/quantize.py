@@ -17,7 +17,7 @@ from hearth.models import tasks
 from hearth.models.errors import EngineError, ModelFileError, RequestError
 from hearth.models.gguf_header import BF16, F16, F32, GgufHeader, check_gguf, read_gguf_header, tensor_bytes
 from hearth.models.imatrix import Importance, read_imatrix
-from hearth.models.llama import native, start_backend
+from hearth.models.llama import log_callback, native, start_backend
 
 ALIASES: Final = {"F32": "ALL_F32", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 DISK_RESERVE_BYTES: Final = 64 << 20
@@ -38,7 +38,7 @@ def quantize(
     report: tasks.Report,
     source: Path,
     target: Path,
-    type: str,  # noqa: A002 (as the option is called)
+    type: str,
     imatrix: Path | None = None,
     n_threads: int | None = None,
     requantize: bool = False,
@@ -76,9 +76,7 @@ def quantize(
         "type": type.upper(),
         "source_bytes": sum(tensor_bytes(tensor) for tensor in header.tensors.values()) + header.data_offset,
         "target_bytes": written.size_bytes,
-        "bits_per_weight": round(
-            8 * sum(tensor_bytes(tensor) for tensor in written.tensors.values()) / n_params, 3
-        ),
+        "bits_per_weight": round(8 * sum(tensor_bytes(tensor) for tensor in written.tensors.values()) / n_params, 3),
         "seconds": round(time.monotonic() - started_s, 3),
     }
 
@@ -115,27 +113,34 @@ class _Job:
     def _call(self, target: Path) -> None:
         self._lines.clear()
         tells = not self._params.dry_run
-        pending = ""
+        pending, told = "", ""
 
         @native.llama_log_callback  # type: ignore[untyped-decorator]
         def on_log(_level: int, text: bytes, _user_data: object) -> None:
-            nonlocal pending
+            nonlocal pending, told
             pending += text.decode("utf-8", "replace")
             *lines, pending = pending.split("\n")
             self._lines.extend(lines)
-            if tells and (match := _PROGRESS.search(lines[-1] if lines else pending)):
-                self._report((int(match[1]) - 1) / max(int(match[2]), 1), match[3])
+            match = _PROGRESS.search(pending)
+            if tells and match and match[1] != told:
+                told = match[1]
+                self._report((int(told) - 1) / max(int(match[2]), 1), match[3])
 
         start_backend()
         native.llama_log_set(on_log, None)
-        status = native.llama_model_quantize(
-            str(self._source).encode(), str(target).encode(), ctypes.byref(self._params)
-        )
+        try:
+            status = native.llama_model_quantize(
+                str(self._source).encode(), str(target).encode(), ctypes.byref(self._params)
+            )
+        finally:
+            native.llama_log_set(log_callback, None)
         self._lines.append(pending)
         if status:
             reason = self._reason()
             if "requires an imatrix" in reason:
-                raise RequestError("a type so coarse needs an importance matrix; give --imatrix, or take Q2_K or Q3_K_S")
+                raise RequestError(
+                    "a type so coarse needs an importance matrix; give --imatrix, or take Q2_K or Q3_K_S"
+                )
             raise EngineError(f"{self._source}: llama.cpp could not quantize it: {reason}")
 
     def _reason(self) -> str:

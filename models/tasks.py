@@ -159,7 +159,9 @@ def child() -> None:
         say({"error": str(error), "kind": type(error).__name__})
     except MemoryError:
         limit = task.limits.memory_bytes or 0
-        say({"error": f"{task.name}: it takes more than {limit / (1 << 20):,.0f} MiB, the limit", "kind": "EngineError"})
+        say(
+            {"error": f"{task.name}: it takes more than {limit / (1 << 20):,.0f} MiB, the limit", "kind": "EngineError"}
+        )
     os._exit(0)  # no teardown: native libraries may crash in theirs
 
 
@@ -183,8 +185,9 @@ _clean_ups: list[Callable[[], None]] = []
 
 
 def _leave_with_the_parent() -> None:
-    while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]  # until its end of the pipe is closed
-        pass
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):  # until its end of the pipe is closed
+            pass
     for clean_up in _clean_ups:
         with contextlib.suppress(OSError):
             clean_up()

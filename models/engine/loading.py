@@ -23,7 +23,6 @@ from hearth.models.llama_adapters import LlamaAdapter
 from hearth.models.mtmd import MediaEncoder
 from hearth.models.types import ModelInfo
 
-
 # what llama.cpp and its backends say when they get no memory
 _OUT_OF_MEMORY = re.compile(r"alloc|out of memory|not enough memory|insufficient memory", re.IGNORECASE)
 

@@ -30,8 +30,10 @@ WORK_ROW_FACTOR = 34 / 32  # activations are quantized to q8_0 before they meet 
 
 # operations in a graph for every token of a batch, by architecture: what these compute grows token by token
 _NODES_PER_TOKEN = dict.fromkeys(
-    ("qwen3next", "qwen35", "qwen35moe", "qwen4exp", "deepseek4", "bailingmoe3", "hy_v4", "minimax-01", "minimax-m3")
-    + ("kimi-linear", "nanbeige"),
+    (
+        *("qwen3next", "qwen35", "qwen35moe", "qwen4exp", "kimi-linear", "deepseek4", "bailingmoe3", "hy_v4"),
+        *("minimax-01", "minimax-m3", "nanbeige"),
+    ),
     40,
 ) | {"hrm_text": 80, "kimi-k3": 160, "glm5-next": 160}
 

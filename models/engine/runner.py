@@ -70,7 +70,9 @@ class Runner:
             rows.append(start - chunk.n_wanted)
         n_wanted = sum(chunk.n_wanted for chunk in chunks)
         if n_wanted > self._max_wanted:  # llama.cpp would end the process
-            raise EngineError(f"logits of {n_wanted} tokens are wanted at once, the context has room for {self._max_wanted}")
+            raise EngineError(
+                f"logits of {n_wanted} tokens are wanted at once, the context has room for {self._max_wanted}"
+            )
         began_s = time.perf_counter()
         status = self._context.decode_tokens(
             self._tokens[:start], self._positions[:start], self._seq_ids[:start], self._wanted[:start]

@@ -15,7 +15,10 @@ SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more
 def context_options(
     model: LlamaModel, options: EngineOptions, header: GgufHeader, *, quiet: bool = False
 ) -> ContextOptions:
-    """Warns of a context that the model was not made for, unless ``quiet``. Raises RequestError for options that this model cannot have."""
+    """Warns of a context that the model was not made for, unless ``quiet``.
+
+    Raises RequestError for options that this model cannot have.
+    """
     n_ctx = choose_n_ctx(options, model)
     n_batch = min(options.n_batch, n_ctx)
     n_seq_max = options.n_sequences + 1  # blocks pass through the last one

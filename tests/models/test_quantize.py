@@ -33,7 +33,9 @@ def made(source: Path, target: Path, kind: str, **options: Any) -> dict[str, Any
     return run_task("quantize", Limits(seconds=60), source=source, target=target, type=kind, **options)
 
 
-@pytest.mark.parametrize(("kind", "low", "high"), [("Q8_0", 8.4, 9), ("q4_k_m", 4, 6), ("Q4_0", 4, 5.5), ("F16", 16, 17)])
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [("Q8_0", 8.4, 9), ("q4_k_m", 4, 6), ("Q4_0", 4, 5.5), ("F16", 16, 17)]
+)
 def test_a_smaller_file_that_answers(source: Path, tmp_path: Path, kind: str, low: float, high: float) -> None:
     target = tmp_path / "out.gguf"
     result = made(source, target, kind)
@@ -47,7 +49,12 @@ def test_a_smaller_file_that_answers(source: Path, tmp_path: Path, kind: str, lo
 def test_progress_goes_up(source: Path, tmp_path: Path) -> None:
     said: list[float] = []
     run_task(
-        "quantize", Limits(), lambda fraction, _: said.append(fraction), source=source, target=tmp_path / "o", type="Q8_0"
+        "quantize",
+        Limits(),
+        lambda fraction, _: said.append(fraction),
+        source=source,
+        target=tmp_path / "o",
+        type="Q8_0",
     )
     assert said == sorted(said)
     assert len(said) == len(check_gguf(source).tensors)
@@ -66,7 +73,7 @@ def test_an_unknown_type_names_the_known(source: Path, tmp_path: Path) -> None:
 def test_what_is_quantized_is_not_quantized_again_unasked(source: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "q8.gguf", tmp_path / "q4.gguf"
     made(source, first, "Q8_0")
-    with pytest.raises(ModelFileError, match="are quantized already.*--requantize"):
+    with pytest.raises(ModelFileError, match=r"are quantized already.*--requantize"):
         made(first, second, "Q4_0")
     assert not second.exists()
     made(first, second, "Q4_0", requantize=True)
@@ -76,7 +83,7 @@ def test_what_is_quantized_is_not_quantized_again_unasked(source: Path, tmp_path
 def test_a_target_is_not_overwritten_unasked(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "precious.gguf"
     target.write_text("mine")
-    with pytest.raises(RequestError, match="is there already.*--force"):
+    with pytest.raises(RequestError, match=r"is there already.*--force"):
         made(source, target, "Q8_0")
     assert target.read_text() == "mine"
     made(source, target, "Q8_0", replace=True)
@@ -92,7 +99,7 @@ def test_the_source_is_never_the_target(source: Path) -> None:
 
 @pytest.mark.parametrize("place", ["missing/out.gguf", "."])
 def test_a_place_that_cannot_be_written(source: Path, tmp_path: Path, place: str) -> None:
-    with pytest.raises(RequestError, match="no such folder|a folder"):
+    with pytest.raises(RequestError, match=r"no such folder|a folder"):
         made(source, tmp_path / place, "Q8_0")
 
 
