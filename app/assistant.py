@@ -177,7 +177,8 @@ class Assistant:
         self.memory.warm()
 
     def status(self) -> dict[str, Any]:
-        """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, data_dir."""
+        """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, note (if memory is
+        short), data_dir."""
         engine = self._runtime.engine.peek()
         error = self._runtime.engine.error
         if engine is not None:
@@ -195,6 +196,7 @@ class Assistant:
             "state": state,
             "fraction": self._runtime.load_fraction,
             "n_ctx": engine.info.n_ctx if engine else None,
+            "note": engine.info.fit_note if engine else "",
             "data_dir": str(self.settings.data_dir),
         }
 

@@ -21,7 +21,6 @@ from hearth.models.types import Failed, Finished, GenerationRequest, SamplingPar
 if TYPE_CHECKING:
     from hearth.engine_factory import KvFolder
     from hearth.models.engine import LlamaEngine
-    from hearth.models.gguf_header import GgufHeader
     from hearth.models.types import ModelInfo, RequestHandle
     from hearth.settings import Settings
 
@@ -38,7 +37,6 @@ MIN_TOKENS = 16
 MAX_ANSWERS = 16  # behind one another, where a model ends early
 GO_ON_ROOM = 16 * MAX_ANSWERS  # tokens
 KV_BUDGET_BYTES = 16 << 30  # of the temporary folder: more than any run writes
-KV_ELEMENT_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _GO_ON = "\nGo on: "
 _WINDS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 
@@ -192,26 +190,6 @@ def text_tokens(engine: CanTokenize, n_tokens: int, seed: int) -> list[int]:
     return tokens[:n_tokens]
 
 
-def theoretical_bytes_per_token(header: GgufHeader, kv_type: str) -> float | None:
-    """K and V of one token in all layers; None for models that do not keep both of every token."""
-    architecture = header.architecture
-
-    def number(key: str) -> int:
-        value = header.metadata.get(f"{architecture}.{key}", 0)
-        return int(value) if isinstance(value, int) else 0
-
-    if any(key.startswith((f"{architecture}.ssm.", f"{architecture}.wkv.")) for key in header.metadata):
-        return None
-    n_head = number("attention.head_count")
-    n_head_kv = number("attention.head_count_kv") or n_head
-    head_dim = number("embedding_length") // n_head if n_head else 0
-    key, value = number("attention.key_length") or head_dim, number("attention.value_length") or head_dim
-    n_layers = number("block_count") - number("attention.shared_kv_layers")
-    if n_layers <= 0 or not n_head_kv * (key + value):
-        return None
-    return n_layers * n_head_kv * (key + value) * KV_ELEMENT_BYTES[kv_type]
-
-
 def folder_bytes(folder: Path) -> int:
     """Size of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -224,6 +202,7 @@ def bench_kv(settings: Settings, n_tokens: int | None = None, say: Say = lambda 
     """
     from hearth.engine_factory import KvFolder
     from hearth.models.gguf_header import read_gguf_header
+    from hearth.models.kv_size import kv_bytes_per_token
 
     place = settings.data_dir if settings.data_dir.is_dir() else None  # the user's own disk, if it is known
     with tempfile.TemporaryDirectory(prefix="hearth-bench-", dir=place) as folder:
@@ -257,7 +236,7 @@ def bench_kv(settings: Settings, n_tokens: int | None = None, say: Say = lambda 
         compared_tokens=len(before.tokens),
         identical_tokens=common_length(before.tokens, after.tokens),
         bytes_per_token=n_bytes / n_saved if found.cache.disk_tokens else 0.0,
-        theoretical_bytes_per_token=theoretical_bytes_per_token(read_gguf_header(info.path), settings.kv_type),
+        theoretical_bytes_per_token=kv_bytes_per_token(read_gguf_header(info.path), settings.kv_type),
     )
 
 
@@ -324,6 +303,7 @@ def _engine(settings: Settings, kv: KvFolder | None) -> Iterator[LlamaEngine]:
         n_parallel=settings.n_parallel,
         n_sequences=max(settings.n_parallel, EngineOptions().n_sequences),
         prompt_lookup=False,
+        check_fit=settings.check_fit,
         kv_min_worth_s=0.0,
     )
     engine = make_engine(choice.path, options, kv=kv)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hearth.cli_options import DataDirOption, JsonOption, ModelOption
-from hearth.terminal import aside, print_json
+from hearth.terminal import aside, one_line, print_json
 
 DIGITS = 6  # of seconds and bytes in JSON
 
@@ -61,6 +62,45 @@ def bench_kv(
     )
     if not result.restored_tokens:
         aside("nothing was saved: reading so short a chat again is as quick; try a larger --tokens")
+
+
+@bench.command("quant")
+def bench_quant(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF, best of F16, BF16 or F32.")],
+    types: Annotated[
+        str, typer.Option("--types", metavar="LIST", help="What to quantize it to, separated by commas.")
+    ] = "Q8_0,Q4_K_M,Q4_0",
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="FILE", help="A text to read; a sample if left out.")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=32, help="Of the text, at most.")] = 2048,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it, as PNG, SVG or PDF.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare quantizations of a model: size, speed, perplexity, and how near they stay to the original."""
+    from hearth.bench_quant import bench_quant as measure
+    from hearth.quant_plot import check_plot_path, draw
+
+    if plot is not None:
+        check_plot_path(plot)
+    wanted = list(dict.fromkeys(kind.strip() for kind in types.split(",") if kind.strip()))
+    result = measure(model.expanduser(), wanted, text=text, max_tokens=tokens, say=_say)
+    if plot is not None:
+        draw(result, plot)
+    if as_json:
+        print_json(_rounded(asdict(result)))
+        return
+    typer.echo(f"{one_line(result.model)}, {result.n_tokens:,} scored tokens of {one_line(result.text)}")
+    typer.echo("type            MB  bits  reading/s  answering/s   perplexity          same first    KL, nats")
+    for row in result.rows:
+        perplexity = "–" if row.perplexity is None else f"{row.perplexity:,.3f} ± {row.perplexity_error or 0:,.3f}"
+        kl = "–" if row.mean_kl is None else f"{row.mean_kl:.5f}"
+        typer.echo(
+            f"{row.type:<10} {row.size_bytes / 1e6:8.1f} {row.bits_per_weight:5.2f} {row.prefill_tokens_per_s:10.1f} "
+            f"{row.decode_tokens_per_s:12.1f}   {perplexity:<20} {row.top1_agreement:9.1%}  {kl:>10}"
+        )
+    if result.is_original_quantized:
+        aside("the original was quantized already: what it had lost before does not show here")
 
 
 def _say(phase: str) -> None:

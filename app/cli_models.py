@@ -1,4 +1,4 @@
-"""The commands `hearth models list|recommend|pull|add|use`."""
+"""The commands `hearth models …`; those on a file are in cli_models_file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from hearth.cli_models_file import attach
 from hearth.cli_options import DataDirOption, JsonOption
 from hearth.model_library import POCKET, ModelLibrary, origin_title
 from hearth.models.catalogue import CatalogueEntry
@@ -26,6 +27,7 @@ _PROGRESS_EVERY_S: Final = 0.2
 _NAME_WIDTH: Final = 24
 
 models = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Models: which there are, and getting more.")
+attach(models)
 
 
 @models.command("list")

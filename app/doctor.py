@@ -23,7 +23,7 @@ GIB: Final = 2**30
 LOW_DISK_BYTES: Final = GIB
 NO_DISK_BYTES: Final = 100 * 2**20
 LOW_MEMORY_BYTES: Final = 2 * GIB  # torch, the speech model and the page together take about 1.5 GiB
-MODEL_OVERHEAD: Final = 1.2  # of a model's file, for KV cache and compute buffers
+FIT_TIMEOUT_S: Final = 60.0
 PACKAGES: Final = ("llama-cpp-python", "torch", "open-clip-torch", "openai-whisper", "chromadb", "gradio")
 REINSTALL: Final = "install again: `make setup` or `uv sync`"
 
@@ -144,19 +144,22 @@ def _embedded_models() -> Finding:
 def _model(settings: Settings) -> Finding:
     from hearth.model_choice import choose_by
     from hearth.models.gguf_header import check_gguf
+    from hearth.models.tasks import Limits, run_task
 
     try:
         choice = choose_by(settings)
         check_gguf(choice.path)
     except HearthError as error:
         return Finding("model", "fail", str(error), "choose another with --model or HEARTH_MODEL")
-    size_bytes = choice.path.stat().st_size
-    detail = f"{choice.name}, {_gib(size_bytes)}"
-    ram = machine.memory()
-    available = None if ram is None else ram.available_bytes or ram.total_bytes
-    if available is not None and size_bytes * MODEL_OVERHEAD > available:
-        return Finding("model", "warn", f"{detail}, more than memory has free", "choose a smaller one with --model")
-    return Finding("model", "ok", detail)
+    name = f"{choice.name}, {_gib(choice.path.stat().st_size)}"
+    options = settings.engine_options(choice.n_ctx, choice.mmproj)
+    try:
+        found = run_task("fit", Limits(seconds=FIT_TIMEOUT_S), path=choice.path, options=options)
+    except HearthError as error:
+        return Finding("model", "fail", f"{name}: {error}", "choose another with --model or HEARTH_MODEL")
+    detail = f"{name}, {found['state']}: " + "; ".join(part for part in (found["reason"], found["note"]) if part)
+    states: dict[str, State] = {"fits": "ok", "tight": "warn"}
+    return Finding("model", states.get(found["state"], "fail"), detail, found["remedy"])
 
 
 def _data_folder(folder: Path) -> Finding:

@@ -34,8 +34,10 @@ class _Fields(BaseModel):
     data_dir: Path = Field(default_factory=lambda: user_data_path("hearth", appauthor=False))
     model: str = "pocket"
     mmproj: Path | None = None  # the model's encoder of pictures and sounds
-    n_ctx: int | None = Field(default=None, ge=64, le=1_048_576)  # tokens; None: what the model suits, at most 8,192
-    n_gpu_layers: int = Field(default=-1, ge=-1)  # -1: as many as the build and the device take
+    n_ctx: int | None = Field(
+        default=None, ge=64, le=1_048_576
+    )  # tokens; None: what the model suits and fits, at most 8,192
+    n_gpu_layers: int = Field(default=-1, ge=-1)  # -1: as many as the build takes and the device holds
     n_threads: int | None = Field(default=None, ge=1, le=1024)  # None: the physical cores
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: bool = True
@@ -53,6 +55,7 @@ class _Fields(BaseModel):
     yarn_attn_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
+    check_fit: bool = True  # look before loading whether memory suffices; False loads anyway
     isolate_engine: bool | None = None  # run the model in a process of its own; None: the page does, scripts do not
     system: str | None = None  # system prompt; None: the model's own default
     temperature: float | None = Field(default=None, ge=0.0, le=5.0)  # None: the model's own default
@@ -116,6 +119,7 @@ class Settings(BaseSettings, _Fields):
             "n_parallel",
             "prompt_lookup",
             "draft_model",
+            "check_fit",
         )
         rope = [name for name in EngineOptions.__dataclass_fields__ if name.startswith(("rope_", "yarn_"))]
         return EngineOptions(

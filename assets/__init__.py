@@ -18,6 +18,11 @@ def samples_dir() -> Path:
     return _HERE / "samples"
 
 
+def sample_text() -> Path:
+    """A page of plain English prose."""
+    return samples_dir() / "prose.txt"
+
+
 def ui_dir() -> Path:
     """The folder of style sheets and scripts of the web page."""
     return _HERE / "ui"

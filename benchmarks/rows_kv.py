@@ -11,8 +11,9 @@ from figures import Figure, say
 from numpy.typing import NDArray
 from ours import FULL_CHAIN, Run, drop_from_page_cache, middle, opened, rounded, temporary_folder
 
-from hearth.bench import Answer, ask, common_length, folder_bytes, theoretical_bytes_per_token
+from hearth.bench import Answer, ask, common_length, folder_bytes
 from hearth.models.gguf_header import read_gguf_header
+from hearth.models.kv_size import kv_bytes_per_token
 from hearth.models.types import MediaSegment, Segment, TextSegment
 
 KV_TYPES = ("f16", "q8_0", "q4_0")
@@ -182,7 +183,7 @@ def sizes(run: Run) -> Iterator[Figure]:
                 ask(engine, run.prompt(300 + number, n), 1)
                 engine.flush()
             per_token = folder_bytes(folder) / n
-        theory = theoretical_bytes_per_token(read_gguf_header(run.model), kv_type)
+        theory = kv_bytes_per_token(read_gguf_header(run.model), kv_type)
         details = {"tokens": n, "bytes_per_token": round(per_token, 1), "theoretical_bytes_per_token": theory}
         say(f"sizes {kv_type}: {per_token:,.0f} bytes a token")
         value = per_token / theory if theory else None
@@ -204,7 +205,7 @@ def shared(run: Run) -> Iterator[Figure]:
                 say(f"shared {i + 1}/{s.n_shared}: {cached[-1]:,} tokens were there")
             engine.flush()
         n_bytes = folder_bytes(folder)
-    theory = theoretical_bytes_per_token(read_gguf_header(run.model), "f16")
+    theory = kv_bytes_per_token(read_gguf_header(run.model), "f16")
     value = n_bytes / (n_tokens * theory) if theory else None
     details = {"bytes": n_bytes, "distinct_tokens": n_tokens, "cached_tokens": cached}
     name = f"bytes of {s.n_shared} chats sharing {s.shared_prefix:,} tokens ÷ ideal"

@@ -8,6 +8,7 @@
     │   │   └── PullStoppedError   the user stopped it; what was fetched is kept
     │   ├── ContextOverflowError   the prompt is longer than the context
     │   └── EngineError            the engine failed or is closed
+    │       └── WontFitError       the model needs more memory than there is
     ├── RequestError               a parameter of a request is out of range (this module)
     ├── PerceptionError            an attachment that cannot be read (hearth.multimodal.errors)
     ├── StoreError                 the data folder (hearth.store.errors)
@@ -63,6 +64,12 @@ class EngineError(ModelError):
     """The engine failed, or was closed while a request was waiting."""
 
     http_status = 503
+
+
+class WontFitError(EngineError):
+    """A model, with the context that was asked for, needs more memory than this machine has free."""
+
+    http_status = 507
 
 
 class RequestError(HearthError):

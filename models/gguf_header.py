@@ -6,6 +6,7 @@ import math
 import mmap
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +31,7 @@ _BLOCKS = {
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
     23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
-    34: (256, 54), 35: (256, 66), 39: (32, 17),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
 }  # fmt: skip
 _FOREIGN = (
     (b"PK\x03\x04", "a ZIP archive or PyTorch checkpoint"),
@@ -50,16 +51,25 @@ FLOAT32 = 6  # type of a metadata value
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """``shape`` as the file has it: the width of a row first. ``kind`` is the ggml type."""
+    """``shape`` as the file has it: the width of a row first. ``kind`` is the ggml type; ``offset`` in bytes from the
+    start of the data."""
 
     shape: tuple[int, ...]
     kind: int
+    offset: int = 0
+
+
+def tensor_bytes(tensor: GgufTensor) -> int:
+    """What a tensor takes in the file; 0 for a type that is not known here."""
+    per_block, block_bytes = _BLOCKS.get(tensor.kind, (1, 0))
+    return math.prod(tensor.shape) // per_block * block_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What the head of a file says. ``metadata`` has scalars and strings; arrays are left out. ``kinds`` are the types
-    of all metadata, arrays included, by the numbers of the format."""
+    of all metadata, arrays included, by the numbers of the format; ``lengths`` the numbers of items of arrays,
+    ``offsets`` where these stand."""
 
     path: Path
     version: int
@@ -69,6 +79,8 @@ class GgufHeader:
     metadata: dict[str, Scalar]
     kinds: dict[str, int] = field(default_factory=dict)
     tensors: dict[str, GgufTensor] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)  # bytes, of arrays
 
     @property
     def architecture(self) -> str:
@@ -100,6 +112,23 @@ def read_gguf_header(path: Path) -> GgufHeader:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ModelFileError(f"{path}: no such file: {error}") from error
+
+
+def array_items(header: GgufHeader, key: str, indices: Iterable[int]) -> dict[int, Scalar]:
+    """The wanted items of an array of numbers or strings, by index; those that are not there are left out.
+
+    Raises ModelFileError.
+    """
+    wanted = set(indices)
+    if key not in header.offsets or not wanted:
+        return {}
+    try:
+        with header.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _Reader(header.path, content).items(header.offsets[key], wanted)
+    except OSError as error:
+        raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+    except _PastEndError:
+        raise ModelFileError(f"{header.path}: truncated; download it again") from None
 
 
 def _read(path: Path, file: BinaryIO) -> GgufHeader:
@@ -163,12 +192,17 @@ class _Reader:
         n_entries = self._bounded("Q", MAX_METADATA_ENTRIES, "metadata entries")
         metadata: dict[str, Scalar] = {}
         kinds: dict[str, int] = {}
+        lengths: dict[str, int] = {}
+        offsets: dict[str, int] = {}
         for _ in range(n_entries):
             key = self._string(MAX_KEY_BYTES)
             kinds[key] = self._scalar("I")
+            start = self._at
             value = self._value(kinds[key])
             if value is not None:
                 metadata[key] = value
+            elif kinds[key] == _ARRAY:
+                offsets[key], lengths[key] = start, struct.unpack_from("<Q", self._content, start + 4)[0]
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT:
             raise self._bad(f"general.alignment is {alignment!r}, not within 1..{MAX_ALIGNMENT}")
@@ -185,7 +219,25 @@ class _Reader:
                     f"{self._path}: truncated: tensor {name} needs {needed:,} bytes of file, "
                     f"there are {self._size:,}; download it again"
                 )
-        return GgufHeader(self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors)
+        return GgufHeader(
+            self._path, version, self._size, n_tensors, data_offset, metadata, kinds, tensors, lengths, offsets
+        )
+
+    def items(self, offset: int, wanted: set[int]) -> dict[int, Scalar]:
+        """Of the array at ``offset``."""
+        self._at = offset
+        kind, count = self._scalar("I"), self._scalar("Q")
+        found: dict[int, Scalar] = {}
+        for index in range(min(count, max(wanted) + 1)):
+            if kind == _STRING and index not in wanted:
+                self._skip(self._scalar("Q"))
+            elif kind == _STRING:
+                found[index] = self._string(MAX_KEY_BYTES)
+            elif kind in _SCALARS:
+                value = self._scalar(_SCALARS[kind])
+                if index in wanted:
+                    found[index] = value
+        return found
 
     def _version(self) -> int:
         version = self._scalar("I")
@@ -200,10 +252,9 @@ class _Reader:
         name = self._string(MAX_KEY_BYTES)
         n_dimensions = self._bounded("I", MAX_DIMENSIONS, f"dimensions of tensor {name!r}")
         shape = tuple(self._scalar("Q") for _ in range(n_dimensions))
-        n_elements = math.prod(shape)
         kind, offset = self._scalar("I"), self._scalar("Q")
-        per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
-        return name, GgufTensor(shape, kind), offset + n_elements // per_block * block_bytes
+        tensor = GgufTensor(shape, kind, offset)
+        return name, tensor, offset + tensor_bytes(tensor)
 
     def _value(self, kind: int, depth: int = 0) -> Scalar | None:
         if kind == _STRING:

@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -27,7 +28,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import llama_cpp.llama_cpp as _bindings
 import numpy as np
-from llama_cpp._ggml import libggml
+from llama_cpp._ggml import libggml as libggml
 from llama_cpp.llama_grammar import json_schema_to_gbnf as json_schema_to_gbnf
 from numpy.typing import NDArray
 
@@ -53,6 +54,7 @@ _ROPE_SCALINGS: dict[str | None, int] = {
 }
 _LOG_WARN, _LOG_ERROR = 3, 4  # enum ggml_log_level
 _recent_complaints: deque[str] = deque(maxlen=8)  # warnings and errors, to say why a load failed
+_captured: list[str] | None = None
 _backend_lock = threading.Lock()
 _backend_started = False
 
@@ -64,6 +66,8 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
         return
     if level in (_LOG_WARN, _LOG_ERROR):
         _recent_complaints.append(line)
+    if _captured is not None:
+        _captured.append(line)
     logger.debug("%s", line)
 
 
@@ -75,7 +79,8 @@ log_callback = _on_log
 native.llama_log_set(log_callback, None)
 
 
-def _start_backend() -> None:
+def start_backend() -> None:
+    """Once a process; loading a model does it too."""
     global _backend_started
     with _backend_lock:
         if not _backend_started:
@@ -92,6 +97,18 @@ def build_id() -> str:
             function.restype = ctypes.c_char_p
             parts.append(function())
     return "-".join(part.decode("ascii", "replace") for part in parts if part)
+
+
+@contextmanager
+def capture_log() -> Iterator[list[str]]:
+    """The lines that llama.cpp logs meanwhile. Not for two threads at once."""
+    global _captured
+    lines: list[str] = []
+    _captured = lines
+    try:
+        yield lines
+    finally:
+        _captured = None
 
 
 def complaint(call: Callable[[], Any], fallback: str) -> tuple[Any, str]:
@@ -134,14 +151,22 @@ class LlamaModel:
         self._pieces: dict[int, bytes | None] = {}  # of tokens that were generated
 
     @classmethod
-    def load(cls, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> LlamaModel:
-        """Reads the file. ``progress`` gets 0..1 and returns False to stop.
+    def load(
+        cls,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        progress: Callable[[float], bool] | None = None,
+        no_alloc: bool = False,
+    ) -> LlamaModel:
+        """Reads the file. ``progress`` gets 0..1 and returns False to stop. ``no_alloc``: without the weights, for
+        planning; contexts of such a model take no memory and cannot decode.
 
         Raises ModelFileError (missing, not a GGUF, truncated, of an architecture that llama.cpp does not know) and
         EngineError (stopped by ``progress``); what ``progress`` itself raises comes out unchanged.
         """
         check_gguf(path)
-        _start_backend()
+        start_backend()
         raised: list[BaseException] = []
         stopped: list[bool] = []
 
@@ -162,6 +187,8 @@ class LlamaModel:
         # tokens (llama.cpp 0c1e57098), and cannot be left out by itself
         params.use_extra_bufts = b"AMX_INT8 = 1" not in native.llama_print_system_info()
         params.progress_callback = callback
+        if no_alloc:
+            params.no_alloc, params.load_mode = True, native.LLAMA_LOAD_MODE_NONE
         _recent_complaints.clear()
         handle = native.llama_model_load_from_file(str(path).encode(), params)
         if raised:
@@ -293,6 +320,7 @@ class ContextOptions:
     n_batch: int = 512
     n_ubatch: int = 512
     n_seq_max: int = 8
+    n_outputs_max: int = 0  # rows of a batch whose logits may be wanted, at least n_seq_max; 0: all
     n_threads: int = 1  # for one token at a time
     n_threads_batch: int = 1  # for prompts
     kv_type: KvType = "f16"
@@ -332,6 +360,7 @@ class LlamaContext:
         params = native.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = options.n_ctx, options.n_batch, options.n_ubatch
         params.n_seq_max = options.n_seq_max
+        params.n_outputs_max = options.n_outputs_max
         params.n_threads, params.n_threads_batch = options.n_threads, options.n_threads_batch
         params.type_k = params.type_v = _GGML_TYPES[options.kv_type]
         params.flash_attn_type = (

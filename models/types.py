@@ -237,6 +237,7 @@ class ModelInfo:
     eos_token: str
     add_bos: bool
     media: MediaInfo | None = None  # of its own encoder; None: it has none
+    fit_note: str = ""  # that memory is short, and what was lowered for it
 
 
 class RequestHandle(Protocol):

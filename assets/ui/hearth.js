@@ -44,7 +44,9 @@
         const words = { ready: status.model, loading: `loading ${status.model}${percent}`, idle: status.model };
         line.textContent = words[state] ?? `${status.model} cannot be loaded: ${reason.join(": ")}`;
         line.dataset.state = state;
-        line.title = status.n_ctx ? `context of ${status.n_ctx.toLocaleString()} tokens` : "";
+        const context = status.n_ctx ? `context of ${status.n_ctx.toLocaleString()} tokens` : "";
+        line.title = status.note || context || (state === "failed" ? line.textContent : "");
+        if (state === "ready" && status.note) line.textContent += " (memory is short)";
         if (state !== "loading") wait = STATUS_EVERY_MS.ready;
       }
     } catch {

@@ -18,7 +18,7 @@ from hearth.models.errors import ModelFileError
 if TYPE_CHECKING:
     from hearth.models.engine.sequence import Sequence
     from hearth.models.engine.speculation import Calibration
-    from hearth.models.llama import LlamaContext, LlamaModel
+    from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
 
 logger = logging.getLogger("hearth.engine")
 
@@ -77,22 +77,42 @@ class _Draft:
         return True
 
 
+def draft_context_options(model: LlamaModel, target: LlamaContext, n_threads: int) -> ContextOptions:
+    """Of the context in which ``model`` guesses for that of ``target``."""
+    from hearth.models.llama import RopeScaling
+
+    n_ctx = MAX_DRAFTED * _window_of(model, target)
+    n_batch = max(min(target.options.n_batch, n_ctx), MAX_DRAFTED * MIN_READ_TOKENS)
+    return replace(
+        target.options,
+        n_ctx=n_ctx,
+        n_batch=n_batch,
+        n_ubatch=min(target.options.n_ubatch, n_batch),
+        n_seq_max=MAX_DRAFTED,
+        n_outputs_max=MAX_DRAFTED,
+        n_threads=n_threads,
+        kv_type="f16",
+        rope=RopeScaling(),
+    )
+
+
+def _window_of(model: LlamaModel, target: LlamaContext) -> int:
+    return min(WINDOW_TOKENS, target.n_ctx, model.n_ctx_train)
+
+
 class DraftModel:
     """Made by any thread, used by the engine's."""
 
     def __init__(self, model: LlamaModel, target: LlamaContext, n_threads: int) -> None:
         """To guess for the model of ``target``, whose abort flag it shares. Takes ownership of ``model``, unless this
         raises: ModelFileError if it cannot guess for that one, EngineError if there is no memory for its context."""
-        from hearth.models.llama import LlamaContext, RopeScaling
+        from hearth.models.llama import LlamaContext
 
         _check_cuttable(model, target.model)
         self.n_vocab = _count_common_tokens(model, target.model)  # token ids that both have
         self._model = model
-        self._window = min(WINDOW_TOKENS, target.n_ctx, model.n_ctx_train)
-        n_ctx = MAX_DRAFTED * self._window
-        n_batch = max(min(target.options.n_batch, n_ctx), MAX_DRAFTED * MIN_READ_TOKENS)
-        options = replace(target.options, n_ctx=n_ctx, n_batch=n_batch, n_ubatch=min(target.options.n_ubatch, n_batch))
-        options = replace(options, n_seq_max=MAX_DRAFTED, n_threads=n_threads, kv_type="f16", rope=RopeScaling())
+        self._window = _window_of(model, target)
+        options = draft_context_options(model, target, n_threads)
         self._context = LlamaContext(model, options, target.abort)
         self._followed = [_Followed(seq_id) for seq_id in range(MAX_DRAFTED)]
         self._read_token_s: float | None = None  # measured

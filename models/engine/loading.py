@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from ctypes import c_float
@@ -11,15 +12,19 @@ from pathlib import Path
 from hearth.models.cpu import physical_cores
 from hearth.models.engine.draft import DraftModel
 from hearth.models.engine.options import EngineOptions
-from hearth.models.engine.rope import choose_n_ctx, choose_rope, fingerprint_of_rope, n_positions
+from hearth.models.engine.rope import fingerprint_of_rope, n_positions
+from hearth.models.engine.settling import settle
+from hearth.models.engine.sizes import context_options, token_threads
+from hearth.models.errors import EngineError, ModelFileError, WontFitError
 from hearth.models.fingerprint import model_fingerprint
 from hearth.models.gguf_header import GgufHeader, check_gguf
-from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel, build_id
+from hearth.models.llama import LlamaContext, LlamaModel, build_id
 from hearth.models.llama_adapters import LlamaAdapter
 from hearth.models.mtmd import MediaEncoder
 from hearth.models.types import ModelInfo
 
-SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
+# what llama.cpp and its backends say when they get no memory
+_OUT_OF_MEMORY = re.compile(r"alloc|out of memory|not enough memory|insufficient memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,30 @@ def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], b
     """``progress`` gets 0..1 while the model is read and returns False to stop.
 
     Raises ModelFileError (what is wrong with which file), RequestError (an option that this model cannot have) and
-    EngineError (stopped, or not enough memory).
+    EngineError (stopped), which is WontFitError where memory does not suffice.
     """
     header = check_gguf(path)
+    options, note = settle(path, header, options)
+    try:
+        return _load(path, header, options, note, progress)
+    except (ModelFileError, EngineError) as error:
+        if not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        layers = "" if options.n_gpu_layers == 0 else "fewer n_gpu_layers (0 for none), "
+        raise WontFitError(
+            f"memory ran out while {path.name} was loaded ({error}); try {layers}a smaller n_ctx, kv_type q8_0, or "
+            "another quantization of the model"
+        ) from error
+
+
+def _load(
+    path: Path,
+    header: GgufHeader,
+    options: EngineOptions,
+    note: str,
+    progress: Callable[[float], bool] | None,
+) -> EngineParts:
+    """As ``load_parts``, with settled options."""
     with ExitStack() as owned:
         model = LlamaModel.load(path, n_gpu_layers=options.n_gpu_layers, progress=progress)
         owned.callback(model.close)
@@ -52,7 +78,7 @@ def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], b
             adapter = LlamaAdapter.load(model, lora.path, header)
             owned.callback(adapter.close)
             adapters.append((adapter, c_float(lora.scale).value))
-        context = LlamaContext(model, _context_options(model, options, header))
+        context = LlamaContext(model, context_options(model, options, header))
         owned.callback(context.close)
         if adapters:
             context.set_adapters([(adapter.handle, scale) for adapter, scale in adapters])
@@ -72,7 +98,7 @@ def load_parts(path: Path, options: EngineOptions, progress: Callable[[float], b
         )
         info = _model_info(model, context, model_fingerprint(header, *settings))
         n_ctx = min(context.n_ctx, n_positions(model, header) or context.n_ctx)
-        info = replace(info, n_ctx=n_ctx, media=media.info if media is not None else None)
+        info = replace(info, n_ctx=n_ctx, media=media.info if media is not None else None, fit_note=note)
         return EngineParts(model, context, info, draft, media, owned.pop_all())
 
 
@@ -82,7 +108,7 @@ def _load_draft(target: LlamaContext, options: EngineOptions, progress: Callable
     goes_on = None if progress is None else lambda _: progress(1.0)
     model = LlamaModel.load(options.draft_model, n_gpu_layers=options.n_gpu_layers, progress=goes_on)
     try:
-        return DraftModel(model, target, _token_threads(model, options))
+        return DraftModel(model, target, token_threads(model, options))
     except BaseException:
         model.close()
         raise
@@ -92,29 +118,6 @@ def _load_encoder(model: LlamaModel, options: EngineOptions) -> MediaEncoder:
     assert options.mmproj is not None
     n_threads = options.n_threads or physical_cores()
     return MediaEncoder.load(options.mmproj, model, n_threads=n_threads, on_gpu=options.n_gpu_layers != 0)
-
-
-def _context_options(model: LlamaModel, options: EngineOptions, header: GgufHeader) -> ContextOptions:
-    n_ctx = choose_n_ctx(options, model)
-    n_batch = min(options.n_batch, n_ctx)
-    return ContextOptions(
-        n_ctx=n_ctx,
-        n_batch=max(n_batch, options.n_sequences + 1),  # llama.cpp wants room for a row of every sequence
-        n_ubatch=min(options.n_ubatch, n_batch),
-        n_seq_max=options.n_sequences + 1,  # blocks pass through the last one
-        n_threads=_token_threads(model, options),
-        n_threads_batch=options.n_threads or physical_cores(),
-        kv_type=options.kv_type,
-        flash_attention=options.flash_attention,
-        rope=choose_rope(options, model, header, n_ctx),
-    )
-
-
-def _token_threads(model: LlamaModel, options: EngineOptions) -> int:
-    """For one token at a time."""
-    if options.n_threads is None and model.n_params < SMALL_MODEL_PARAMS:
-        return 1
-    return options.n_threads or physical_cores()
 
 
 def _model_info(model: LlamaModel, context: LlamaContext, fingerprint: str) -> ModelInfo:

@@ -55,8 +55,9 @@ class LoraAdapter:
 class EngineOptions:
     """Sizes in tokens. Raises RequestError naming the option and its range.
 
-    ``n_ctx`` None is what the model was trained on, at most 8,192. ``n_gpu_layers`` -1 puts all on the accelerator if
-    llama.cpp was built for one. ``n_threads`` None is the number of physical cores, but one for
+    ``n_ctx`` None is what the model was trained on, at most 8,192, and less if memory is short. ``n_gpu_layers`` -1
+    puts as many on the accelerator as fit, if llama.cpp was built for one. ``check_fit`` False loads a model without
+    looking whether memory suffices. ``n_threads`` None is the number of physical cores, but one for
     the single tokens of a small model. ``n_sequences`` is how many conversations stay in the KV cache side by side;
     they share its ``n_ctx`` cells, and at most ``n_parallel`` of them are answered at a time. ``prompt_lookup`` guesses
     tokens from what stood before, ``draft_model`` is a small model of the same vocabulary that guesses where it cannot.
@@ -87,6 +88,7 @@ class EngineOptions:
     yarn_attn_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
+    check_fit: bool = True
 
     def __post_init__(self) -> None:
         if self.kv_type not in ("f16", "q8_0", "q4_0"):

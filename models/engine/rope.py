@@ -30,14 +30,17 @@ def choose_n_ctx(options: EngineOptions, model: LlamaModel) -> int:
     return min(n_reach, DEFAULT_N_CTX_LIMIT)
 
 
-def choose_rope(options: EngineOptions, model: LlamaModel, header: GgufHeader, n_ctx: int) -> RopeScaling:
-    """The scaling for ``n_ctx`` tokens. Warns if the model was not made for so many.
+def choose_rope(
+    options: EngineOptions, model: LlamaModel, header: GgufHeader, n_ctx: int, *, quiet: bool = False
+) -> RopeScaling:
+    """The scaling for ``n_ctx`` tokens. Warns if the model was not made for so many, unless ``quiet``.
 
     Raises RequestError for a model that has no rotary positions to scale, or a table of positions that ends before.
     """
     from hearth.models.llama import RopeScaling
 
     scaling = options.rope_scaling
+    warn = logger.debug if quiet else logger.warning
     if not model.has_rope and _is_set(options):
         raise RequestError(
             f"{model.path.name}: a model of architecture {header.architecture!r} has no rotary positions; "
@@ -51,9 +54,9 @@ def choose_rope(options: EngineOptions, model: LlamaModel, header: GgufHeader, n
         # what the model was trained with, if that is enough
         freq_scale = min(_n_unscaled(options, model) / n_ctx, model.rope_freq_scale_train)
         if freq_scale == model.rope_freq_scale_train:
-            logger.warning("rope_scaling %s changes nothing up to n_ctx %s; raise n_ctx", scaling, f"{n_ctx:,}")
+            warn("rope_scaling %s changes nothing up to n_ctx %s; raise n_ctx", scaling, f"{n_ctx:,}")
     elif n_ctx > model.n_ctx_train and freq_scale is None and model.has_rope:
-        logger.warning(
+        warn(
             "n_ctx %s is more than the %s tokens that %s was trained on: what it says behind them gets worse; "
             "set rope_scaling = 'yarn' for longer texts, or lower n_ctx",
             *(f"{n_ctx:,}", f"{model.n_ctx_train:,}", model.path.name),

@@ -31,6 +31,7 @@ class Runner:
         self._n_embd = context.model.n_embd_inp
         self._n_swa = context.model.n_swa if sliceable else 0
         n = context.n_batch
+        self._max_wanted = context.options.n_outputs_max or n
         self._n_media_batch = n if sliceable else min(n, MEDIA_PIECE_TOKENS)
         self._tokens = np.zeros(n, np.int32)
         self._positions = np.zeros(n, np.int32)
@@ -67,6 +68,11 @@ class Runner:
                 self._wanted[end - chunk.n_wanted : end] = 1
             start += n
             rows.append(start - chunk.n_wanted)
+        n_wanted = sum(chunk.n_wanted for chunk in chunks)
+        if n_wanted > self._max_wanted:  # llama.cpp would end the process
+            raise EngineError(
+                f"logits of {n_wanted} tokens are wanted at once, the context has room for {self._max_wanted}"
+            )
         began_s = time.perf_counter()
         status = self._context.decode_tokens(
             self._tokens[:start], self._positions[:start], self._seq_ids[:start], self._wanted[:start]

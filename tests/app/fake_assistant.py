@@ -113,6 +113,7 @@ class FakeAssistant:
             "model": "pocket",
             "state": self.state,
             "fraction": None,
+            "note": "",
             "n_ctx": 1024,
             "data_dir": str(self._data_dir),
         }

@@ -1,0 +1,51 @@
+"""What context an engine makes of its options for a model: the same for planning and for loading."""
+
+from __future__ import annotations
+
+from hearth.models.cpu import physical_cores
+from hearth.models.engine.options import EngineOptions
+from hearth.models.engine.rope import choose_n_ctx, choose_rope
+from hearth.models.engine.speculation import MAX_GUESSES
+from hearth.models.gguf_header import GgufHeader
+from hearth.models.llama import ContextOptions, LlamaModel
+
+SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token
+
+
+def context_options(
+    model: LlamaModel, options: EngineOptions, header: GgufHeader, *, quiet: bool = False
+) -> ContextOptions:
+    """Warns of a context that the model was not made for, unless ``quiet``.
+
+    Raises RequestError for options that this model cannot have.
+    """
+    n_ctx = choose_n_ctx(options, model)
+    n_batch = min(options.n_batch, n_ctx)
+    n_seq_max = options.n_sequences + 1  # blocks pass through the last one
+    return ContextOptions(
+        n_ctx=n_ctx,
+        n_batch=max(n_batch, n_seq_max),  # llama.cpp wants room for a row of every sequence
+        n_ubatch=min(options.n_ubatch, n_batch),
+        n_seq_max=n_seq_max,
+        n_outputs_max=min(max(n_rows_wanted(options), n_seq_max), max(n_batch, n_seq_max)),
+        n_threads=token_threads(model, options),
+        n_threads_batch=options.n_threads or physical_cores(),
+        kv_type=options.kv_type,
+        flash_attention=options.flash_attention,
+        rope=choose_rope(options, model, header, n_ctx, quiet=quiet),
+    )
+
+
+def n_rows_wanted(options: EngineOptions) -> int:
+    """Rows of one batch whose logits are wanted, at most: the last token of every request and guesses behind it.
+
+    llama.cpp keeps room for that many rows as wide as the vocabulary, twice: for all of a batch that is 600 MB.
+    """
+    return min(options.n_parallel, options.n_sequences) * (1 + MAX_GUESSES)
+
+
+def token_threads(model: LlamaModel, options: EngineOptions) -> int:
+    """For one token at a time."""
+    if options.n_threads is None and model.n_params < SMALL_MODEL_PARAMS:
+        return 1
+    return options.n_threads or physical_cores()
