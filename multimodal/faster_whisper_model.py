@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
-from hearth.models.errors import ModelFileError
+from hearth.models.errors import ModelError, ModelFileError
 from hearth.multimodal.speech_doubts import FALLBACK_TEMPERATURES, MOST_COMPRESSION, NO_SPEECH_PROB, UNSURE_LOGPROB
 from hearth.multimodal.transcripts import Check, Samples, SpeechOptions, TranscriptSegment, WindowTranscript, Word
 
@@ -111,6 +111,9 @@ class FasterWhisperModel:
                 except TimeoutError:
                     if future.done():  # raised by the work itself
                         raise
+        except (RuntimeError, ValueError, IndexError) as error:  # of native code, or of a folder that lacks parts
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            raise ModelError(f"faster-whisper failed ({reason}); convert the model again, or use a .pt") from error
         except BaseException:
             abandoned.set()
             future.cancel()

@@ -197,7 +197,9 @@ class _Reading:
         if compression(whole) > MOST_COMPRESSION:  # at every temperature
             return
         for segment in found.segments:
-            if segment.start_s >= until_s or is_invented(segment, trusts_doubts=self._backend.tells_times):
+            instantaneous = segment.end_s <= segment.start_s
+            invented = instantaneous or is_invented(segment, trusts_doubts=self._backend.tells_times)
+            if invented or segment.start_s >= until_s:
                 continue
             moved = _moved(segment, offset_s)
             if not self._backend.tells_times or self._voice.sounds_between(moved.start_s, moved.end_s):
