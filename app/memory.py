@@ -34,6 +34,7 @@ EMBED_BATCH = 64  # passages embedded between two looks at progress and cancel
 MAX_QUERY_CHARS = 2000  # of a question used for retrieval; the head and the tail of a longer one
 _PRONOUN = re.compile(r"\b(it|its|that|this|these|those|they|them|their|he|she|him|her|his|there|one|ones|and)\b", re.I)
 RECORDING_MIME = "audio"
+RECORDING_TOKENS, RECORDING_OVERLAP_TOKENS = 70, 10  # about 20 s of speech, as a source plays from a passage's start
 _STANDALONE_WORDS = 12  # a longer question is taken to stand for itself
 
 Progress = Callable[[float], None]
@@ -227,7 +228,9 @@ class Memory:
         from hearth.multimodal.passages import embedding_text, split_passages
         from hearth.store.documents import NewPassage
 
-        passages = split_passages(text)
+        spoken = text.mime == RECORDING_MIME
+        sizes = {"target_tokens": RECORDING_TOKENS, "overlap_tokens": RECORDING_OVERLAP_TOKENS} if spoken else {}
+        passages = split_passages(text, **sizes)
         if not passages:
             raise ScannedDocumentError(
                 f"{file.name}: its {len(text.scanned_pages)} pages are scans without text; "

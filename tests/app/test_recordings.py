@@ -30,7 +30,8 @@ from tests.models.tiny_gguf import write_tiny_gguf
 SECRET = "The zanzibar orchid blooms in the winter garden behind the lighthouse."
 SAID = (
     "Welcome to the talk about gardens and the people who look after them all through the long year.",
-    "First we speak about soil, water and light, because nothing grows well without these three things.",
+    "First we speak about soil, water and light, because nothing grows well without these three things, and then about "
+    "the tools that everybody should have in the shed before the spring begins and the beds are dug over once more.",
     SECRET,
     "At last somebody asks how often the gate of the garden is painted, and nobody knows the answer.",
 )
@@ -112,7 +113,7 @@ def test_a_recording_in_memory_is_cited_with_its_time(
     hit = assistant.memory.search("where does the orchid bloom?", k=1)[0]
     assert hit.passage is not None
     assert SECRET in hit.passage.text
-    assert hit.passage.start_s == pytest.approx(20.0, abs=0.2)
+    assert hit.passage.start_s == pytest.approx(10.0, abs=0.2)  # it begins a sentence earlier
     assert hit.passage.end_s is not None
     assert hit.passage.end_s > hit.passage.start_s
     reply = assistant.ask("Where does the zanzibar orchid bloom?", max_tokens=2)

@@ -1,4 +1,4 @@
-"""Random weights in the shapes of OpenAI's checkpoints: files, checksums, languages, times, fallback, no invented words."""
+"""Random weights in the shapes of OpenAI's checkpoints: files, checksums, languages, times, no invented words."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def test_the_shape_of_tiny_detects_languages_and_tells_legal_times(tiny: Path) -
     assert model.tells_times
     assert model.window_s == 30.0
     probs = model.language_probs(hum(1.0), never)
-    assert list(probs) == list(model.languages) == list(languages.LANGUAGES)[:99]
+    assert model.languages == tuple(languages.LANGUAGES)[:99]
+    assert set(probs) == set(model.languages)
     assert sum(probs.values()) == pytest.approx(1.0, abs=1e-3)
     check_times(model, "de", 1.5)
 
