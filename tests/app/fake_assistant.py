@@ -207,7 +207,11 @@ class FakeAssistant:
         self, conversation: str, text: str, sees: bool, reads: bool, stopped: threading.Event
     ) -> Iterator[TurnEvent]:
         citations: tuple[Citation, ...] = ()
-        if reads or text.startswith("cite"):
+        if text.startswith("cite the talk"):
+            citations = (Citation(1, "talk", "talk.wav", None, 0, len(FACT), FACT, 0.9, start_s=42.0),)
+            yield CitationsFound(citations)
+            answer = "It is in room 12 [1]."
+        elif reads or text.startswith("cite"):
             citations = (Citation(1, "d1", "Notes of Monday", 3, 0, len(FACT), FACT, 0.9),)
             yield CitationsFound(citations)
             answer = "The meeting is in **room 12** [1]."

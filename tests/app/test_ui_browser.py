@@ -414,6 +414,28 @@ def test_a_source_opens_beside_the_answer(page: Any) -> None:
     expect(opened.locator("mark")).to_be_visible()
 
 
+def test_a_source_in_a_recording_plays_from_its_time(page: Any, tmp_path: Path, site: Site) -> None:
+    path = tmp_path / "talk.wav"
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(bytes(60 * 32_000))
+    attach(page, path)
+    expect(heard(page)).to_be_editable()
+    ask(page, "cite the talk")
+    expect(page.locator(".hearth-figures")).to_be_visible()
+    (conversation,) = site.assistant.conversations.list()
+    (attachment,) = site.assistant.conversations.messages(conversation.id)[0].attachments
+    site.assistant.memory.recordings["talk"] = attachment.sha256
+    expect(page.locator(".hearth-source")).to_contain_text("talk.wav, 0:42")
+    page.locator(".hearth-answer .hearth-chip").click()
+    expect(page.locator("#hearth-panel .page")).to_have_text("0:42")
+    page.wait_for_function("document.querySelector('#hearth-panel audio').readyState >= 1")
+    page.wait_for_function("Math.abs(document.querySelector('#hearth-panel audio').currentTime - 42) < 0.5")
+    shoot(page, "source-recording")
+
+
 def test_memory_takes_finds_and_forgets_files(page: Any, tmp_path: Path) -> None:
     note, broken = tmp_path / "kettle.txt", tmp_path / "broken.bin"
     note.write_text("The blue kettle stands on the third shelf.")
