@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hearth.assistant import Assistant
+    from hearth.attachments import HeardRecording
     from hearth.events import (
         Citation,
         CitationsFound,
@@ -31,6 +32,7 @@ _HOME_OF = {
     "Citation": "hearth.events",
     "CitationsFound": "hearth.events",
     "Done": "hearth.events",
+    "HeardRecording": "hearth.attachments",
     "HearthError": "hearth.models.errors",
     "MemoryChanged": "hearth.events",
     "Notice": "hearth.events",
@@ -50,6 +52,7 @@ __all__ = [
     "Citation",
     "CitationsFound",
     "Done",
+    "HeardRecording",
     "HearthError",
     "MemoryChanged",
     "Notice",

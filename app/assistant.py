@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hearth.attachments import Source
+from hearth.attachments import Source, read_files
+from hearth.background import Cancelled
 from hearth.events import Done, Reply, TurnEvent, TurnFailed
 from hearth.memory import Memory
 from hearth.model_library import ModelLibrary
 from hearth.models.errors import EngineError, HearthError, ModelFileError, RequestError
+from hearth.multimodal.errors import PerceptionCancelled
+from hearth.multimodal.languages import language_code
 from hearth.runtime import Runtime, describe_failure
 from hearth.settings import Settings
 from hearth.store.conversations import ConversationStore
 from hearth.turn import Turn, TurnInput
+
+if TYPE_CHECKING:
+    from hearth.multimodal.transcripts import Transcript, TranscriptSegment
 
 STOP_S = 10.0  # a turn that was cancelled has ended by then, on a busy machine too
 _POLL_S = 0.05  # how often a waiting stream looks whether its caller has cancelled
@@ -163,6 +169,55 @@ class Assistant:
                 yield event
         finally:
             turn.cancel()
+
+    def transcribe(
+        self,
+        recording: Source,
+        *,
+        language: str | None = None,
+        translate: bool | None = None,
+        words: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+        on_segment: Callable[[TranscriptSegment], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Transcript:
+        """What is said in a recording or video, with times; ``words`` adds the time of every word.
+
+        ``language`` and ``translate`` go before the settings. ``on_progress`` gets the share that is done,
+        ``on_segment`` what is heard as it comes; ``cancelled`` is asked often enough to stop within 200 ms. Nothing is
+        stored. Raises PerceptionError (NoSpeechError, PerceptionCancelled), ModelFileError, RequestError.
+        """
+        from hearth.multimodal.sound import read_sound
+        from hearth.multimodal.transcripts import SpeechOptions
+        from hearth.speech import transcribed
+
+        file = read_files(recording, "recording")[0]
+        if language is not None:
+            language = language_code(language)
+        try:
+            defaults = self._runtime.transcriber.get(cancelled).options
+            task = defaults.task if translate is None else "translate" if translate else "transcribe"
+            options = SpeechOptions(language or defaults.language, task, words, defaults.carry_text)
+            sound = read_sound(file.data, file.name, cancelled=cancelled)
+            return transcribed(
+                self._runtime, sound, options, on_progress=on_progress, on_segment=on_segment, cancelled=cancelled
+            )
+        except Cancelled as error:
+            raise PerceptionCancelled(f"transcribing {file.name} was cancelled; nothing was kept") from error
+
+    @property
+    def hears_by_itself(self) -> bool:
+        """Whether recordings go to the model as they are, as far as is known before it is loaded."""
+        if self._runtime.choice.mmproj is None:
+            return False
+        return self._runtime.engine.peek() is None or self._runtime.hears
+
+    def transcript(self, sha256: str) -> Transcript | None:
+        """What was heard in a stored recording, with its times; None if nothing is kept of it."""
+        from hearth.multimodal.transcripts import Transcript
+
+        kept = self._runtime.store.transcripts.get(sha256)
+        return None if kept is None else Transcript.from_dict(kept)
 
     def attachment_path(self, sha256: str) -> Path:
         """The stored file of an attachment. Raises NotFoundError."""

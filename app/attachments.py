@@ -5,32 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearth.models.errors import RequestError
 from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
 
-Source = str | Path | bytes
+if TYPE_CHECKING:
+    from hearth.multimodal.transcripts import Transcript
+
 MAX_FILE_BYTES = 1 << 30  # read whole; a larger file is refused before it is read
 MAX_ATTACHMENTS = 32  # per turn
 
 
 @dataclass(frozen=True, slots=True)
+class HeardRecording:
+    """A recording whose words are known, so that it is not transcribed: ``text`` is what it says, as its user has
+    corrected it, ``transcript`` what was heard, with its times."""
+
+    source: str | Path | bytes
+    text: str
+    transcript: Transcript | None = None
+
+
+Source = str | Path | bytes | HeardRecording
+
+
+@dataclass(frozen=True, slots=True)
 class RawFile:
-    """Bytes of an attachment and the name to show for it."""
+    """Bytes of an attachment and the name to show for it; ``heard`` are a recording's words if they are known."""
 
     data: bytes
     name: str
+    heard: HeardRecording | None = None
 
 
 def read_files(sources: Source | Sequence[Source], kind: str) -> list[RawFile]:
     """Reads every source. Raises PerceptionError naming the file, RequestError if there are too many."""
-    listed = [sources] if isinstance(sources, (str, Path, bytes)) else list(sources)
+    listed = [sources] if isinstance(sources, (str, Path, bytes, HeardRecording)) else list(sources)
     if len(listed) > MAX_ATTACHMENTS:
         raise RequestError(f"{len(listed)} files of kind {kind}: at most {MAX_ATTACHMENTS} fit in a turn; send fewer")
     return [_read(source, f"{kind} {number}") for number, source in enumerate(listed, 1)]
 
 
 def _read(source: Source, default_name: str) -> RawFile:
+    if isinstance(source, HeardRecording):
+        file = _read(source.source, default_name)
+        return RawFile(file.data, file.name, source)
     if isinstance(source, bytes):
         return RawFile(source, default_name)
     path = Path(source).expanduser()

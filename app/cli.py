@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -26,13 +23,18 @@ from hearth.cli_options import (
     JsonOption,
     MmprojOption,
     ModelOption,
+    SpeechLanguageOption,
+    SpeechModelOption,
+    SpeechTaskOption,
 )
+from hearth.cli_transcribe import transcribe
 from hearth.logging_setup import configure_logging
 from hearth.surroundings import Surroundings, open_assistant, opened, serve
-from hearth.terminal import print_json, report
+from hearth.terminal import cancel_on_interrupt, print_json, report
 
 # rich would take longer to import than the rest of `hearth --help`
 cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+cli.command()(transcribe)
 cli.add_typer(memory, name="memory")
 cli.add_typer(models, name="models")
 cli.add_typer(conversations, name="conversations")
@@ -47,6 +49,9 @@ def page(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the browser.")] = False,
     model: ModelOption = None,
     mmproj: MmprojOption = None,
+    speech_model: SpeechModelOption = None,
+    speech_language: SpeechLanguageOption = None,
+    speech_task: SpeechTaskOption = None,
     data_dir: DataDirOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the log on standard error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -60,7 +65,8 @@ def page(
         _refuse_page_options(context)
         return
     surroundings: Surroundings = context.obj
-    assistant = surroundings.open_assistant(model=model, mmproj=mmproj, data_dir=data_dir)
+    speech = _speech(speech_model, speech_language, speech_task)
+    assistant = surroundings.open_assistant(model=model, mmproj=mmproj, data_dir=data_dir, **speech)
     try:
         surroundings.serve(assistant, host=host, port=port, open_browser=not no_browser)
     finally:
@@ -69,7 +75,8 @@ def page(
 
 def _refuse_page_options(context: typer.Context) -> None:
     """An option of the page before a command would otherwise be accepted and ignored."""
-    for name in ("host", "port", "no_browser", "model", "mmproj", "data_dir"):
+    speech = ("speech_model", "speech_language", "speech_task")
+    for name in ("host", "port", "no_browser", "model", "mmproj", *speech, "data_dir"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
@@ -93,6 +100,9 @@ def ask(
     conversation: Annotated[str | None, typer.Option(metavar="ID", help="Go on with this conversation.")] = None,
     model: ModelOption = None,
     mmproj: MmprojOption = None,
+    speech_model: SpeechModelOption = None,
+    speech_language: SpeechLanguageOption = None,
+    speech_task: SpeechTaskOption = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt of a new conversation.")] = None,
     max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens to generate at most.")] = None,
     temperature: Annotated[float | None, typer.Option(metavar="T", help="0 always takes the likeliest token.")] = None,
@@ -110,7 +120,8 @@ def ask(
 
     printer = TurnPrinter(sys.stdout, sys.stderr)
     files = {"model": model, "mmproj": mmproj, "data_dir": data_dir}
-    with opened(context, **files) as assistant, _cancel_on_interrupt() as cancelled:
+    speech = _speech(speech_model, speech_language, speech_task)
+    with opened(context, **files, **speech) as assistant, cancel_on_interrupt() as cancelled:
         reply = follow(
             assistant.stream(
                 question,
@@ -149,21 +160,10 @@ def doctor(model: ModelOption = None, data_dir: DataDirOption = None, as_json: J
         raise typer.Exit(EXIT_FAILED)
 
 
-@contextmanager
-def _cancel_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that the turn ends in order; the second interrupts at once."""
-    cancelled = threading.Event()
-
-    def interrupt(signum: int, frame: Any) -> None:  # noqa: ARG001
-        if cancelled.is_set():
-            raise KeyboardInterrupt
-        cancelled.set()
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield cancelled
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _speech(model: str | None, language: str | None, task: str | None) -> dict[str, str | None]:
+    """The settings of recordings, as far as they were given."""
+    given = {"speech_model": model, "speech_language": language, "speech_task": task}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 REAL = Surroundings(open_assistant, serve)

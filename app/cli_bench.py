@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hearth.cli_options import DataDirOption, JsonOption, ModelOption
+from hearth.cli_options import DataDirOption, JsonOption, ModelOption, SpeechModelOption
 from hearth.terminal import aside, one_line, print_json
 
 DIGITS = 6  # of seconds and bytes in JSON
@@ -101,6 +101,30 @@ def bench_quant(
         )
     if result.is_original_quantized:
         aside("the original was quantized already: what it had lost before does not show here")
+
+
+@bench.command("speech")
+def bench_speech(
+    audio: Annotated[
+        Path | None, typer.Option("--audio", metavar="FILE", help="A recording; a sample if left out.")
+    ] = None,
+    speech_model: SpeechModelOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How fast recordings are transcribed, by every program that is installed; the fastest is used from then on."""
+    from hearth.bench_speech import bench_speech as measure
+    from hearth.settings import Settings
+
+    result = measure(Settings(speech_model=speech_model, data_dir=data_dir), audio, _say)
+    if as_json:
+        print_json({**asdict(result), "backends": [_rounded(asdict(one)) for one in result.backends]})
+        return
+    typer.echo(f"{one_line(result.model)}, {result.duration_s:.1f} s of {one_line(result.sound)}")
+    for one in result.backends:
+        factor = f"{one.transcribe_s:8.2f} s   {one.real_time_factor:6.3f} s a second of sound"
+        typer.echo(f"{one.backend:<15}{factor}   (loading {one.load_s:.1f} s)   {one_line(one.text, 40)}")
+    typer.echo(f"{'used':<15}{result.chosen}")
 
 
 def _say(phase: str) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hearth.cli_options import EXIT_FAILED, DataDirOption, JsonOption
+from hearth.cli_options import EXIT_FAILED, DataDirOption, JsonOption, SpeechLanguageOption, SpeechModelOption
 from hearth.models.errors import HearthError
+from hearth.places import place_in
 from hearth.surroundings import opened
 from hearth.terminal import SNIPPET_CHARS, ProgressLine, aside, one_line, print_json, report
 
@@ -25,12 +26,15 @@ memory = typer.Typer(
 def memory_add(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Documents, pictures or recordings.")],
+    speech_model: SpeechModelOption = None,
+    speech_language: SpeechLanguageOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add files, to be found and cited later. Goes on after a file that cannot be read."""
     added, failed = [], 0
-    with opened(context, data_dir=data_dir) as assistant:
+    speech = {"speech_model": speech_model, "speech_language": speech_language}
+    with opened(context, data_dir=data_dir, **speech) as assistant:
         for path in files:
             progress = ProgressLine(path.name)
             try:
@@ -66,7 +70,7 @@ def memory_search(
         return
     for hit in hits:
         passage = hit.passage
-        where = "" if passage is None or passage.page is None else f", p. {passage.page}"
+        where = "" if passage is None else place_in(passage.page, passage.start_s)
         text = "(picture)" if passage is None else one_line(passage.text, SNIPPET_CHARS)
         typer.echo(f"{hit.score:.3f}  {hit.document.id}  {one_line(hit.document.title)}{where}: {text}")
     if not hits:

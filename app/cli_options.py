@@ -19,6 +19,18 @@ MmprojOption = Annotated[
     Path | None,
     typer.Option("--mmproj", metavar="FILE", help="The model's encoder of pictures; found by itself beside the model."),
 ]
+SpeechModelOption = Annotated[
+    str | None,
+    typer.Option("--speech-model", metavar="NAME", help="A size of Whisper on this machine, or a model's path."),
+]
+SpeechLanguageOption = Annotated[
+    str | None,
+    typer.Option("--speech-language", metavar="LANGUAGE", help="Of recordings, like de or German; else detected."),
+]
+SpeechTaskOption = Annotated[
+    str | None,
+    typer.Option("--speech-task", metavar="TASK", help="'transcribe', or 'translate' recordings to English."),
+]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", metavar="DIR", help="Where conversations and memory are kept.")
 ]

@@ -22,12 +22,15 @@ class Phase:
     name: PhaseName
     fraction: float | None = None
     detail: str = ""
+    done_s: float | None = None  # of a recording: seconds of sound that are done …
+    total_s: float | None = None  # … and all of them
 
 
 @dataclass(frozen=True, slots=True)
 class Citation:
     """A passage that was given to the model. ``number`` is the [n] in the answer; ``start``/``end`` are character
-    offsets of the passage in the document's text; ``used`` says whether the answer refers to it."""
+    offsets of the passage in the document's text; ``used`` says whether the answer refers to it; ``start_s`` is when it
+    is said, of a recording."""
 
     number: int
     document_id: str
@@ -38,15 +41,21 @@ class Citation:
     text: str
     score: float
     used: bool = False
+    start_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transcribed:
-    """A recording was turned into text; it becomes part of the user's message."""
+    """A recording was turned into text; it becomes part of the user's message.
+
+    ``language`` is a code like "de", with its probability if it was detected; None where the words came from the user.
+    """
 
     attachment: str  # its file name
     text: str
     duration_s: float
+    language: str | None = None
+    language_prob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

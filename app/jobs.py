@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from hearth.drafts import RecordingDraft
 from hearth.events import (
     Citation,
     CitationsFound,
@@ -41,6 +42,7 @@ class TurnRequest:
     images: tuple[Path, ...] = ()
     audio: tuple[Path, ...] = ()
     documents: tuple[Path, ...] = ()
+    drafts: tuple[RecordingDraft, ...] = ()  # of recordings among ``audio`` that were begun to be written down
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -15,6 +15,8 @@ from hearth.background import Background
 from hearth.models.errors import HearthError, RequestError
 from hearth.multimodal.errors import PerceptionCancelled, PerceptionError
 from hearth.runtime import Runtime
+from hearth.speech import keep_transcript, transcribed
+from hearth.store.errors import NotFoundError
 from hearth.store.records import Document, SearchHit
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ MAX_PICTURE_DISTANCE = 0.80  # text to picture, in the pocket CLIP's space
 EMBED_BATCH = 64  # passages embedded between two looks at progress and cancel
 MAX_QUERY_CHARS = 2000  # of a question used for retrieval; the head and the tail of a longer one
 _PRONOUN = re.compile(r"\b(it|its|that|this|these|those|they|them|their|he|she|him|her|his|there|one|ones|and)\b", re.I)
+RECORDING_MIME = "audio"
+RECORDING_TOKENS, RECORDING_OVERLAP_TOKENS = 70, 10  # about 20 s of speech, as a source plays from a passage's start
 _STANDALONE_WORDS = 12  # a longer question is taken to stand for itself
 
 Progress = Callable[[float], None]
@@ -120,6 +124,14 @@ class Memory:
         """All documents, newest first."""
         return self._documents.list()
 
+    def recording_of(self, document_id: str) -> str | None:
+        """The SHA-256 of the recording that a document is made of, to play it; None if it is none, or forgotten."""
+        try:
+            document = self._documents.get(document_id)
+        except NotFoundError:
+            return None
+        return document.sha256 if document.mime == RECORDING_MIME else None
+
     def forget(self, document_id: str) -> None:
         """Deletes a document with its passages, vectors and file. Raises NotFoundError."""
         self._documents.forget(document_id)
@@ -187,12 +199,14 @@ class Memory:
         from hearth.multimodal.sound import read_sound
 
         sound = read_sound(file.data, file.name, cancelled=stop)
-        transcript = self._runtime.transcriber.get(stop).transcribe(
-            sound, on_progress=lambda fraction: step(0.9 * fraction), cancelled=stop
+        transcript = transcribed(
+            self._runtime, sound, on_progress=lambda fraction: step(0.9 * fraction), cancelled=stop
         )
         page = Page(number=None, text=transcript.text, section="")
-        text = DocumentText(file.name, "audio", sound.sha256, (page,), (), ())
-        return self._ingest_text(file, text, step, stop)
+        text = DocumentText(file.name, RECORDING_MIME, sound.sha256, (page,), (), ())
+        added = self._ingest_text(file, text, lambda fraction: step(0.9 + 0.1 * fraction), stop, transcript.times_of)
+        keep_transcript(self._runtime, sound.sha256, transcript)
+        return added
 
     def _add_document(self, file: RawFile, step: Progress, stop: Cancelled) -> Ingested:
         from hearth.multimodal.documents import read_document
@@ -200,13 +214,23 @@ class Memory:
         text = read_document(file.data, file.name, on_progress=lambda fraction: step(0.3 * fraction), cancelled=stop)
         return self._ingest_text(file, text, step, stop)
 
-    def _ingest_text(self, file: RawFile, text: DocumentText, step: Progress, stop: Cancelled) -> Ingested:
+    def _ingest_text(
+        self,
+        file: RawFile,
+        text: DocumentText,
+        step: Progress,
+        stop: Cancelled,
+        times_of: Callable[[int, int], tuple[float, float] | None] = lambda *_: None,
+    ) -> Ingested:
+        """``times_of`` tells of a recording when the characters from start to end are said."""
         import numpy as np
 
         from hearth.multimodal.passages import embedding_text, split_passages
         from hearth.store.documents import NewPassage
 
-        passages = split_passages(text)
+        spoken = text.mime == RECORDING_MIME
+        sizes = {"target_tokens": RECORDING_TOKENS, "overlap_tokens": RECORDING_OVERLAP_TOKENS} if spoken else {}
+        passages = split_passages(text, **sizes)
         if not passages:
             raise ScannedDocumentError(
                 f"{file.name}: its {len(text.scanned_pages)} pages are scans without text; "
@@ -223,7 +247,10 @@ class Memory:
                 batch = passages[start : start + EMBED_BATCH]
                 vectors.append(embedder.embed([embedding_text(text, passage) for passage in batch]))
                 step(0.3 + 0.7 * min(1.0, (start + EMBED_BATCH) / len(passages)))
-            new = [NewPassage(p.text, p.page, p.start, p.end, p.section) for p in passages]
+            new = [
+                NewPassage(p.text, p.page, p.start, p.end, p.section, *(times_of(p.start, p.end) or (None, None)))
+                for p in passages
+            ]
             done = self._documents.finish(document.id, new, np.concatenate(vectors), embedder.model_id)
         except PerceptionCancelled:
             self._documents.forget(document.id)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hearth.attachments import RawFile
+from hearth.attachments import HeardRecording, RawFile
 from hearth.events import MemoryChanged, PhaseName, Transcribed
 from hearth.memory import Memory, ScannedDocumentError
 from hearth.models.errors import RequestError
@@ -15,10 +16,12 @@ from hearth.multimodal.errors import UnsupportedMediaError
 from hearth.prompt import PictureContent, SoundContent
 from hearth.reporter import Reporter
 from hearth.runtime import Runtime
+from hearth.speech import keep_transcript, transcribed
 from hearth.store.records import Attachment, AttachmentKind, Document
 
 if TYPE_CHECKING:
     from hearth.multimodal.pictures import Picture
+    from hearth.multimodal.transcripts import Transcript
     from hearth.multimodal.video import Video
 
 MAX_SCANNED_PAGES = 4  # of a scanned document, looked at as pictures in one turn
@@ -77,7 +80,6 @@ class Perceiver:
         if not files:
             return
         from hearth.multimodal.sound import read_sound
-        from hearth.multimodal.transcription import NoSpeechError
 
         self._runtime.engine.start()
         cancelled = self._reporter.cancelled.is_set
@@ -92,24 +94,50 @@ class Perceiver:
                 self._perceived.sounds.append(SoundContent(sound.sha256, file.name))
             return
         for file, seen in heard:
-            self._reporter.phase("transcribing", 0.0, file.name)
-            sound = read_sound(file.data, file.name, cancelled=cancelled)
-            try:
-                transcript = self._runtime.transcriber.get(cancelled).transcribe(
-                    sound,
-                    on_progress=self._progress("transcribing", file),
-                    cancelled=cancelled,
-                )
-            except NoSpeechError:
-                if not seen:
-                    raise
-                self._reporter.notice(f"{file.name}: nothing is said in it; only its pictures count.")
-                self._keep(file, sound.sha256, "sound", "audio")
-                continue
+            if file.heard is not None:
+                self._take_words(file, file.heard)
+            else:
+                self._transcribe(file, seen=seen)
+
+    def _transcribe(self, file: RawFile, *, seen: bool) -> None:
+        """Adds the words of a recording, or of a video of which frames were ``seen``."""
+        from hearth.multimodal.sound import read_sound
+        from hearth.multimodal.transcription import NoSpeechError
+
+        cancelled = self._reporter.cancelled.is_set
+        self._reporter.phase("transcribing", 0.0, file.name)
+        sound = read_sound(file.data, file.name, cancelled=cancelled)
+        try:
+            transcript = transcribed(
+                self._runtime,
+                sound,
+                on_progress=lambda fraction: self._reporter.listening(fraction, file.name, sound.duration_s),
+                cancelled=cancelled,
+            )
+        except NoSpeechError:
+            if not seen:
+                raise
+            self._reporter.notice(f"{file.name}: nothing is said in it; only its pictures count.")
             self._keep(file, sound.sha256, "sound", "audio")
-            self._perceived.transcripts.append(transcript.text)
-            self._perceived.text = f"{self._perceived.text}\n{transcript.text}".strip()
-            self._reporter.emit(Transcribed(file.name, transcript.text, transcript.duration_s))
+            return
+        self._keep(file, sound.sha256, "sound", "audio")
+        self._add_words(file, sound.sha256, transcript.text, transcript)
+
+    def _take_words(self, file: RawFile, heard: HeardRecording) -> None:
+        """Adds the words of a recording as its user gave them."""
+        sha256 = hashlib.sha256(file.data).hexdigest()
+        self._keep(file, sha256, "sound", "audio")
+        self._add_words(file, sha256, heard.text.strip(), heard.transcript)
+
+    def _add_words(self, file: RawFile, sha256: str, text: str, transcript: Transcript | None) -> None:
+        duration_s, language, prob = 0.0, None, None
+        if transcript is not None:
+            duration_s, language, prob = transcript.duration_s, transcript.language, transcript.language_prob
+            keep_transcript(self._runtime, sha256, transcript)
+        if text:
+            self._perceived.transcripts.append(text)
+            self._perceived.text = f"{self._perceived.text}\n{text}".strip()
+            self._reporter.emit(Transcribed(file.name, text, duration_s, language, prob))
 
     def read(self, files: list[RawFile]) -> None:
         """Documents: they go into memory; one that is all scans is looked at as pictures instead."""

@@ -23,6 +23,10 @@ class Reporter:
     def phase(self, name: PhaseName, fraction: float | None = None, detail: str = "") -> None:
         self.emit(Phase(name, fraction, detail))
 
+    def listening(self, fraction: float, name: str, total_s: float) -> None:
+        """How much of the recording ``name``, which lasts ``total_s`` seconds, is transcribed."""
+        self.emit(Phase("transcribing", fraction, name, fraction * total_s, total_s))
+
     def notice(self, text: str) -> None:
         self.notices.append(text)
         self.emit(Notice(text))

@@ -13,7 +13,7 @@ from hearth.engine_factory import KvFolder
 from hearth.machine import disk_free_bytes
 from hearth.model_choice import ModelChoice, choose_by
 from hearth.model_library import ModelLibrary
-from hearth.models.errors import HearthError, ModelFileError
+from hearth.models.errors import HearthError
 from hearth.network import close_hub
 from hearth.prompt import PromptComposer
 from hearth.senses import ModelEncoder, PocketEncoder, Senses
@@ -164,12 +164,9 @@ class Runtime:
         return PictureEncoder.load(assets.pocket_dir())
 
     def _load_transcriber(self) -> Transcriber:
-        from hearth.multimodal.transcription import Transcriber
+        from hearth.speech import make_transcriber
 
-        checkpoint = assets.pocket_dir() / "speech.pt"
-        if not checkpoint.is_file():
-            raise ModelFileError(f"{checkpoint}: the speech model is missing; reinstall Hearth or run `make train`")
-        transcriber = Transcriber(checkpoint)
+        transcriber = make_transcriber(self.settings)
         transcriber.load()
         return transcriber
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from hearth.models.engine.options import EngineOptions, LoraAdapter
 from hearth.models.errors import HearthError, RequestError
+from hearth.multimodal.languages import language_code
 
 ENV_PREFIX = "HEARTH_"
 FILE_NAME = "hearth.toml"
@@ -56,6 +57,11 @@ class _Fields(BaseModel):
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
     check_fit: bool = True  # look before loading whether memory suffices; False loads anyway
+    speech_model: str | None = None  # a size of Whisper or a path; None: the embedded one
+    speech_language: str | None = None  # of recordings, a code or an English name; None: detected
+    speech_task: Literal["transcribe", "translate"] = "transcribe"  # translate: to English
+    speech_backend: Literal["auto", "whisper", "faster-whisper"] = "auto"
+    speech_carry_text: bool = False  # tell each window of a recording the words before it
     isolate_engine: bool | None = None  # run the model in a process of its own; None: the page does, scripts do not
     system: str | None = None  # system prompt; None: the model's own default
     temperature: float | None = Field(default=None, ge=0.0, le=5.0)  # None: the model's own default
@@ -68,6 +74,14 @@ class _Fields(BaseModel):
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path is not None else None
+
+    @field_validator("speech_language", mode="after")
+    @classmethod
+    def _name_language(cls, language: str | None) -> str | None:
+        try:
+            return None if language is None else language_code(language)
+        except RequestError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("lora", mode="before")
     @classmethod

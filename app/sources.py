@@ -62,6 +62,7 @@ def number_sources(hits: Sequence[SearchHit], query: str, budget_tokens: int, co
                 end=hit.passage.start + end,
                 text=text,
                 score=hit.score,
+                start_s=hit.passage.start_s,
             )
         )
     if not lines:

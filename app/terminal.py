@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from hearth.models.errors import HearthError
@@ -49,6 +53,23 @@ def report(error: BaseException) -> None:
     known = isinstance(error, HearthError)
     text = str(error) if known else f"unexpected {type(error).__name__}: {error}; {DEBUG_VARIABLE}=1 shows where"
     print(f"hearth: {one_line(text)}", file=sys.stderr)
+
+
+@contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, so that what runs ends in order; the second interrupts at once."""
+    cancelled = threading.Event()
+
+    def interrupt(signum: int, frame: Any) -> None:  # noqa: ARG001
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        cancelled.set()
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield cancelled
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class ProgressLine:

@@ -112,6 +112,8 @@ class Turn:
         self._timings = replace(self._timings, perceive_s=self._elapsed())
         user_message = self._user_message = self._store_user_message()
         if not (perceived.text or perceived.pictures or perceived.sounds):
+            if not perceived.documents:
+                raise RequestError("the recording's words are empty; write what is said in it, or ask something")
             return self._only_documents()
         info = self._load()
         before = self._runtime.store.conversations.messages(user_message.conversation_id)[: user_message.position]

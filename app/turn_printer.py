@@ -19,6 +19,8 @@ from hearth.events import (
 )
 from hearth.models.errors import EngineError
 from hearth.models.types import TextDelta
+from hearth.multimodal.languages import language_name
+from hearth.places import clock, place_in
 from hearth.terminal import CLEAR_LINE, SNIPPET_CHARS, one_line, printable
 
 _PHASE_WORDS: Final = {
@@ -50,8 +52,8 @@ class TurnPrinter:
                 self._show_phase(event)
             case TextDelta(text=text):
                 self._show_text(text)
-            case Transcribed(attachment=name, text=text):
-                self._aside(f"heard in {name}: {text}")
+            case Transcribed():
+                self._aside(f"heard in {event.attachment}{_language(event)}: {event.text}")
             case MemoryChanged(title=title, n_passages=count):
                 self._aside(f"added to memory: {title} ({count} passages)")
             case Notice(text=text):
@@ -73,6 +75,8 @@ class TurnPrinter:
 
     def _show_phase(self, phase: Phase) -> None:
         words = phase.detail or _PHASE_WORDS[phase.name]
+        if phase.done_s is not None and phase.total_s is not None:
+            words += f", {clock(phase.done_s)} of {clock(phase.total_s)}"
         if not self._on_terminal or not words or not self._at_line_start:
             return
         percent = "" if phase.fraction is None else f" {phase.fraction:.0%}"
@@ -115,8 +119,14 @@ class TurnPrinter:
 
 def citation_line(citation: Citation) -> str:
     """One line of a list of sources: number, title, page and the beginning of the passage."""
-    page = "" if citation.page is None else f", p. {citation.page}"
-    return f"[{citation.number}] {one_line(citation.title)}{page}: {one_line(citation.text, SNIPPET_CHARS)}"
+    place = place_in(citation.page, citation.start_s)
+    return f"[{citation.number}] {one_line(citation.title)}{place}: {one_line(citation.text, SNIPPET_CHARS)}"
+
+
+def _language(event: Transcribed) -> str:
+    if event.language is None or event.language_prob is None:
+        return ""
+    return f" ({language_name(event.language)}, {event.language_prob:.0%} sure)"
 
 
 def follow(events: Iterable[TurnEvent], printer: TurnPrinter | None) -> Reply:

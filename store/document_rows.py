@@ -102,6 +102,8 @@ def new_records(document_id: str, passages: Sequence[NewPassage]) -> list[Passag
             start=int(passage.start),
             end=int(passage.end),
             section=storable(passage.section),
+            start_s=passage.start_s,
+            end_s=passage.end_s,
         )
         for index, passage in enumerate(passages)
     ]
@@ -112,8 +114,8 @@ def make_ready(transaction: sqlite3.Connection, document_id: str, records: Seque
     row = require_ingesting(transaction, document_id)
     for record in records:
         cursor = transaction.execute(
-            'INSERT INTO passages (id, document_number, position, text, page, start, "end", section) '
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO passages (id, document_number, position, text, page, start, "end", section, start_s, end_s) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.id,
                 row["number"],
@@ -123,6 +125,8 @@ def make_ready(transaction: sqlite3.Connection, document_id: str, records: Seque
                 record.start,
                 record.end,
                 record.section,
+                record.start_s,
+                record.end_s,
             ),
         )
         transaction.execute(
@@ -238,4 +242,6 @@ def _passage(row: sqlite3.Row) -> PassageRecord:
         start=row["start"],
         end=row["end"],
         section=row["section"],
+        start_s=row["start_s"],
+        end_s=row["end_s"],
     )

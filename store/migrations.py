@@ -85,5 +85,17 @@ _DOCUMENTS = (
     "CREATE TABLE stray_vectors (space TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (space, id)) STRICT, WITHOUT ROWID",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_CONVERSATIONS, _DOCUMENTS)
+_RECORDINGS = (
+    "ALTER TABLE passages ADD COLUMN start_s REAL",  # of a recording: when the passage is said
+    "ALTER TABLE passages ADD COLUMN end_s REAL",
+    """CREATE TABLE transcripts (
+        sha256 TEXT NOT NULL REFERENCES blobs (sha256) ON DELETE CASCADE,
+        made_by TEXT NOT NULL,
+        body TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        PRIMARY KEY (sha256, made_by)
+    ) STRICT, WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_CONVERSATIONS, _DOCUMENTS, _RECORDINGS)
 LATEST = len(MIGRATIONS)

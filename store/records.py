@@ -73,13 +73,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class NewPassage:
-    """A passage to be stored; ``start``/``end`` are character offsets in the document's text, pages count from 1."""
+    """A passage to be stored; ``start``/``end`` are character offsets in the document's text, pages count from 1.
+    ``start_s``/``end_s``: of a recording, when it is said, in seconds."""
 
     text: str
     page: int | None
     start: int
     end: int
     section: str
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class PassageRecord:
     start: int
     end: int
     section: str
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

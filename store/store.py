@@ -12,13 +12,14 @@ from hearth.store.derived import DerivedFiles
 from hearth.store.documents import DocumentStore
 from hearth.store.errors import from_os_error
 from hearth.store.lock import FolderLock
+from hearth.store.transcripts import TranscriptStore
 from hearth.store.vectors import VectorIndex
 
 DATABASE_NAME = "hearth.sqlite3"
 
 
 class Store:
-    """What lasts: ``conversations``, ``documents``, ``blobs`` and what is ``derived`` from them, in ``data_dir``.
+    """What lasts: ``conversations``, ``documents``, ``blobs``, their ``transcripts`` and what is ``derived`` from them.
 
     All may be used from any thread.
     """
@@ -34,6 +35,7 @@ class Store:
         self.blobs.sweep()
         self.conversations = ConversationStore(database, self.blobs)
         self.documents = DocumentStore(database, self.blobs, self._index)
+        self.transcripts = TranscriptStore(database)
 
     @classmethod
     def open(cls, data_dir: Path) -> Store:

@@ -32,6 +32,7 @@ ONLY_IN = {
     "llama_cpp": ("hearth.models.llama", "hearth.models.mtmd"),
     "open_clip": ("hearth.multimodal.clip",),
     "whisper": ("hearth.multimodal.whisper_model",),
+    "faster_whisper": ("hearth.multimodal.faster_whisper_model",),
     "sentence_transformers": (),
     "chromadb": ("hearth.store.vectors",),
     "huggingface_hub": ("hearth.models.hub",),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearth.multimodal.sound import SAMPLE_RATE, Sound
-from hearth.multimodal.transcription import NoSpeechError, Transcriber
+from hearth.multimodal.transcription import NoSpeechError, Transcriber, whisper_checkpoint
 from training.speech_batches import coloured_noise, tones
 from training.speech_text import everyday_sentence, held_out_sentence, world_sentence
 from training.speech_voices import Speaker, draw_voice, held_out_voices
@@ -120,7 +120,7 @@ def _wilson(hits: int, n: int) -> tuple[float, float]:
 
 def evaluate_speech(n: int = 100, checkpoint: Path = CHECKPOINT) -> list[SpeechScore]:
     """The rows of the table, ``n`` recordings each, the same ones every time. Raises RuntimeError without espeak-ng."""
-    transcriber = Transcriber(checkpoint)
+    transcriber = Transcriber(whisper_checkpoint(checkpoint))
     rate = _word_error_rate
     return [
         rate("WER, world's questions, held-out voices", transcriber, n, world_sentence, None, "≤ 0.25"),

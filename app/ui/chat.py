@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearth.events import Transcribed, TurnEvent
+from hearth.attachments import HeardRecording
+from hearth.drafts import RecordingDraft
+from hearth.events import Phase, Transcribed, TurnEvent
 from hearth.jobs import TurnJob, TurnJobs, TurnRequest
 from hearth.models.errors import RequestError
 from hearth.store.errors import NotFoundError
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
 TITLE_CHARS = 60
 SHOWN_MESSAGES = 60  # of a long chat, the last ones; the others on demand
 LISTED_CONVERSATIONS = 200
+DRAFT_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the box of a recording shows: which version of it, since when (time.monotonic()), and whether it can be
+    edited; ``partial`` is what it showed before that."""
+
+    version: int
+    finished: bool
+    at_s: float
+    partial: str = ""
 
 
 @dataclass(slots=True)
@@ -33,6 +47,9 @@ class View:
     whole: bool = False  # show all messages of a long chat
     token: int = 0
     restored: str = ""  # the failed job whose text has been put back into the box
+    drafts: dict[Path, RecordingDraft] = field(default_factory=dict)  # recordings in the box, in their order
+    drawn: dict[Path, Drawn] = field(default_factory=dict)  # what their boxes show
+    heard_token: int = 0  # of the newest follower of those
 
 
 class Chat:
@@ -63,8 +80,30 @@ class Chat:
         except NotFoundError:
             return "New chat"
 
+    def note_recordings(self, view: View, paths: list[Path], most: int) -> bool:
+        """Has the recordings among ``paths`` written down, the first ``most``, and stops those that are not among them
+        any more; whether anything changed. Nothing is written down for a model that hears by itself."""
+        wanted = {} if self._assistant.hears_by_itself else {path: view.drafts.get(path) for path in paths}
+        new = [path for path, draft in wanted.items() if draft is None]
+        recordings = set(sort_uploads([path for path in new if path.is_file()]).audio)
+        kept = [path for path, draft in wanted.items() if draft is not None or path in recordings][:most]
+        if kept == list(view.drafts):
+            return False
+        for path, draft in view.drafts.items():
+            if path not in kept:
+                draft.cancel()
+        view.drafts = {path: view.drafts.get(path) or RecordingDraft(path, self._assistant.transcribe) for path in kept}
+        return True
+
+    def drop_recordings(self, view: View) -> None:
+        """Stops what is being written down for a page that was closed."""
+        for draft in view.drafts.values():
+            draft.cancel()
+        view.drafts = {}
+
     def send(self, view: View, text: str, paths: list[Path]) -> TurnJob:
-        """Begins a turn in the view's conversation, a new one if it has none.
+        """Begins a turn in the view's conversation, a new one if it has none. Its recordings go with the words that
+        were written down, as far as they are.
 
         Raises RequestError if there is nothing to send or a turn is running, StoreError, PerceptionError.
         """
@@ -78,8 +117,11 @@ class Chat:
             title = " ".join(text.split())[:TITLE_CHARS] or (paths[0].name if paths else "")
             view.conversation_id = self._assistant.conversations.create(title).id
         n_before = len(self._assistant.conversations.messages(view.conversation_id))
-        request = TurnRequest(view.conversation_id, text, uploads.images, uploads.audio, uploads.documents)
-        return self.jobs.start(request, n_before)
+        drafts = tuple(draft for path, draft in view.drafts.items() if path in uploads.audio)
+        request = TurnRequest(view.conversation_id, text, uploads.images, uploads.audio, uploads.documents, drafts)
+        job = self.jobs.start(request, n_before)
+        view.drafts = {}
+        return job
 
     def delete(self, view: View, conversation_id: str) -> None:
         """Stops what runs in a conversation and deletes it."""
@@ -142,7 +184,7 @@ class Chat:
     def _draw(self, view: View, messages: list[Message]) -> list[ChatMessage]:
         assert view.conversation_id is not None
         hidden = 0 if view.whole else max(0, len(messages) - SHOWN_MESSAGES)
-        drawn = stored_messages(view.conversation_id, messages[hidden:])
+        drawn = stored_messages(view.conversation_id, messages[hidden:], self._assistant.transcript)
         if hidden:
             link = f'<a class="hearth-earlier" href="#earlier">Show {hidden} earlier messages</a>'
             drawn.insert(0, chat_message("assistant", link))
@@ -150,10 +192,18 @@ class Chat:
 
     def _stream(self, request: TurnRequest, cancelled: threading.Event) -> Iterator[TurnEvent]:
         named = bool(request.text)
+        drafts = {draft.path: draft for draft in request.drafts}
+        audio: list[Path | HeardRecording] = []
+        for path in request.audio:
+            if path in drafts:
+                yield from _finish_draft(drafts[path], cancelled)
+                audio.append(drafts[path].recording())
+            else:
+                audio.append(path)
         for event in self._assistant.stream(
             request.text,
             images=request.images,
-            audio=request.audio,
+            audio=audio,
             documents=request.documents,
             conversation=request.conversation_id,
             cancelled=cancelled,
@@ -162,3 +212,14 @@ class Chat:
                 self.rename(request.conversation_id, event.text[:TITLE_CHARS])
                 named = True
             yield event
+
+
+def _finish_draft(draft: RecordingDraft, cancelled: threading.Event) -> Iterator[TurnEvent]:
+    """Waits for a recording that was sent while it was still being written down."""
+    state = draft.state
+    while not state.finished:
+        yield Phase("transcribing", state.fraction, draft.path.name)
+        if cancelled.is_set():
+            draft.cancel()
+            return
+        state = draft.wait(state.version, DRAFT_POLL_S)

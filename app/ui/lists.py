@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hearth.places import clock, place_in
 from hearth.ui.icons import icon
 from hearth.ui.ingest import IngestState
+from hearth.ui.paths import ATTACHMENT_PATH
 from hearth.ui.rendering import citation_label
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def search_results(query: str, hits: Sequence[SearchHit]) -> str:
 
 
 def _hit(hit: SearchHit) -> str:
-    place = f" · p. {hit.passage.page}" if hit.passage is not None and hit.passage.page is not None else ""
+    place = "" if hit.passage is None else place_in(hit.passage.page, hit.passage.start_s).replace(", ", " · ", 1)
     text = hit.passage.text if hit.passage is not None else "picture"
     snippet = text if len(text) <= _SNIPPET_CHARS else text[:_SNIPPET_CHARS].rstrip() + " …"
     return (
@@ -111,14 +113,21 @@ def _hit(hit: SearchHit) -> str:
     )
 
 
-def passage_panel(citation: Mapping[str, Any]) -> str:
-    """The cited passage, highlighted, under the title and page of its document."""
-    page = citation.get("page")
+def passage_panel(citation: Mapping[str, Any], recording: str | None = None) -> str:
+    """The cited passage, highlighted, under the title and page of its document; ``recording`` is the SHA-256 of the one
+    that it is from, which can be played from there."""
+    page, start_s = citation.get("page"), citation.get("start_s")
     place = f'<span class="page">page {int(page)}</span>' if page is not None else ""
+    player = ""
+    if start_s is not None:
+        place = f'<span class="page">{clock(float(start_s))}</span>'
+        if recording is not None:
+            source = f"{ATTACHMENT_PATH}/{html.escape(recording)}#t={float(start_s):.1f}"
+            player = f'<audio controls preload="metadata" src="{source}"></audio>'
     return (
         f'<article class="hearth-passage" aria-label="{html.escape(citation_label(citation))}">'
         f'<header><span class="number">{int(citation["number"])}</span>'
-        f"<h3>{html.escape(str(citation['title']))}</h3>{place}</header>"
+        f"<h3>{html.escape(str(citation['title']))}</h3>{place}</header>{player}"
         f"<mark>{html.escape(str(citation['text']))}</mark></article>"
     )
 

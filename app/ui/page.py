@@ -12,6 +12,7 @@ import gradio as gr
 from hearth import assets
 from hearth.models.errors import HearthError, RequestError
 from hearth.ui.chat import Chat, View
+from hearth.ui.heard import HeardBoxes
 from hearth.ui.icons import icon
 from hearth.ui.lists import conversation_list
 from hearth.ui.memory_tab import MemoryTab
@@ -53,6 +54,7 @@ class Page:
         self._chat = chat
         self._memory_tab = memory_tab
         self._models_tab = models_tab
+        self._heard = HeardBoxes(chat)
         self._samples = find_samples(assets.samples_dir(), uploads_dir)
         self._views: dict[str, View] = {}
 
@@ -101,6 +103,7 @@ class Page:
             feedback_options=None,
             height="100%",
         )
+        self._heard.build()
         self._box = gr.MultimodalTextbox(
             value={"text": "", "files": []},
             elem_id="hearth-box",
@@ -119,7 +122,6 @@ class Page:
                 self._recorder = gr.Audio(
                     sources=["microphone", "upload"], type="filepath", show_label=False, buttons=[], editable=False
                 )
-                self._ask_recording = gr.Button("Ask with this recording", size="sm")
             self._meter = gr.HTML("", elem_id="hearth-context", apply_default_css=False)
 
     def _wire(self, blocks: gr.Blocks) -> None:
@@ -147,19 +149,29 @@ class Page:
         }
         starts = (
             blocks.load(self._open_page, **immediate),
-            self._box.submit(self._send, self._box, **immediate),
-            self._ask_recording.click(self._send_recording, self._recorder, **immediate),
+            self._box.submit(
+                self._send, [self._box, *self._heard.boxes], **{**immediate, "outputs": [*drawn, *self._heard.boxes]}
+            ),
             self._bridge.click(self._command, **immediate),
             self._new.click(self._new_chat, **immediate),
         )
         for start in starts:
             start.then(**follow).then(**restore)
+        self._wire_recordings()
         self._box.stop(self._stop, None, None, queue=False, **_QUIET)
         self._search.change(self._search_chats, self._search, self._list, queue=False, **_QUIET)
         blocks.load(self._memory_tab.draw, None, self._memory_tab.outputs, queue=False, **_QUIET)
         self._memory_tab.wire(self._bridge)
         self._models_tab.wire(blocks, self._models, self._bridge)
         blocks.unload(self._leave)
+
+    def _wire_recordings(self) -> None:
+        boxes = self._heard.boxes
+        quick: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **_QUIET}
+        self._box.change(self._note_files, [self._box, *boxes], self._heard.outputs, **quick)
+        self._heard.token.change(self._follow_recordings, None, boxes, **quick)
+        for ended in (self._recorder.stop_recording, self._recorder.upload):
+            ended(self._take_recording, [self._recorder, self._box], [self._recorder, self._box], **quick)
 
     # events
 
@@ -169,15 +181,26 @@ class Page:
         view.conversation_id = asked if asked and self._chat.exists(asked) else None
         return self._draw(view)
 
-    def _send(self, value: dict[str, Any] | None, request: gr.Request) -> list[Any]:
-        value = value or {}
-        return self._begin(self._view(request), value.get("text") or "", [Path(p) for p in value.get("files") or []])
+    def _send(self, request: gr.Request, value: dict[str, Any] | None, *words: str) -> list[Any]:
+        view = self._view(request)
+        self._heard.take(view, words)
+        text, paths = _content(value)
+        drawn = self._begin(view, text, paths)
+        sent = not view.drafts
+        return [*drawn, *(self._heard.clear(view) if sent else [NO_CHANGE] * len(words))]
 
-    def _send_recording(self, recording: str | None, request: gr.Request) -> list[Any]:
+    def _note_files(self, request: gr.Request, value: dict[str, Any] | None, *words: str) -> list[Any]:
+        return self._heard.note(self._view(request), _content(value)[1], words)
+
+    def _follow_recordings(self, request: gr.Request) -> Iterator[list[Any]]:
+        yield from self._heard.follow(self._view(request))
+
+    def _take_recording(self, recording: str | None, value: dict[str, Any] | None) -> list[Any]:
+        """What was recorded goes into the box, where its words can be seen before it is sent."""
         if not recording:
-            gr.Info("Record or upload a question first.")
-            return [NO_CHANGE] * 5
-        return self._begin(self._view(request), "", [Path(recording)])
+            return [NO_CHANGE, NO_CHANGE]
+        text, paths = _content(value)
+        return [None, gr.update(value={"text": text, "files": [*map(str, paths), recording]})]
 
     def _begin(self, view: View, text: str, paths: list[Path]) -> list[Any]:
         try:
@@ -262,7 +285,9 @@ class Page:
         return _box(running=False, value={"text": job.request.text, "files": files})
 
     def _leave(self, request: gr.Request) -> None:
-        self._views.pop(str(request.session_hash), None)
+        view = self._views.pop(str(request.session_hash), None)
+        if view is not None:
+            self._chat.drop_recordings(view)
 
     # drawing
 
@@ -288,6 +313,12 @@ class Page:
             if sample.key == key:
                 return sample
         raise RequestError(f"there is no sample {key!r}")
+
+
+def _content(value: dict[str, Any] | None) -> tuple[str, list[Path]]:
+    """Text and files in the box."""
+    value = value or {}
+    return value.get("text") or "", [Path(path) for path in value.get("files") or []]
 
 
 def _box(*, running: bool, value: dict[str, Any] | None = None) -> Any:

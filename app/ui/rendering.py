@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -11,10 +11,13 @@ from urllib.parse import quote
 
 from hearth.events import Phase
 from hearth.jobs import TurnJob, TurnProgress
+from hearth.multimodal.languages import language_name
+from hearth.places import clock, place_in
 from hearth.ui.markdown import render_markdown
 from hearth.ui.paths import ATTACHMENT_PATH, JOB_FILE_PATH
 
 if TYPE_CHECKING:
+    from hearth.multimodal.transcripts import Transcript
     from hearth.store.records import Attachment, Message
 
 LIVE = "live"  # stands for the message id of an answer that is not stored yet
@@ -31,6 +34,9 @@ _PHASES = {
 _REASONS = {"stop": "complete", "length": "cut at the token limit", "cancelled": "stopped"}
 
 
+TranscriptOf = Callable[[str], "Transcript | None"]
+
+
 class ChatMessage(TypedDict):
     """A message as ``gr.Chatbot`` takes it; ``content`` is one text block that holds HTML."""
 
@@ -43,10 +49,12 @@ def chat_message(role: str, body: str) -> ChatMessage:
     return {"role": role, "content": [{"type": "text", "text": body}]}
 
 
-def stored_messages(conversation_id: str, messages: Iterable[Message]) -> list[ChatMessage]:
-    """The stored messages of a conversation."""
+def stored_messages(
+    conversation_id: str, messages: Iterable[Message], transcript_of: TranscriptOf = lambda _: None
+) -> list[ChatMessage]:
+    """The stored messages of a conversation; ``transcript_of`` gives what was heard in a recording by its SHA-256."""
     return [
-        chat_message("user", _user_message(message))
+        chat_message("user", _user_message(message, transcript_of))
         if message.role == "user"
         else chat_message("assistant", _stored_answer(conversation_id, message))
         for message in messages
@@ -72,7 +80,9 @@ def phase_text(phase: Phase | None) -> str:
     if phase is None:
         return "Starting"
     words = _PHASES[phase.name]
-    if phase.fraction is not None:
+    if phase.done_s is not None and phase.total_s is not None:
+        words += f" {clock(phase.done_s)} of {clock(phase.total_s)}"
+    elif phase.fraction is not None:
         words += f" {round(100 * min(max(phase.fraction, 0.0), 1.0))} %"
     return f"{words} · {phase.detail}" if phase.detail else words
 
@@ -112,9 +122,23 @@ def context_meter(reply: Mapping[str, Any] | None, n_ctx: int | None) -> str:
     )
 
 
-def _user_message(message: Message) -> str:
-    drawn = "".join(_attachment(attachment) for attachment in message.attachments)
+def told_language(transcript: Transcript) -> str:
+    """“heard in German (98 % sure)”."""
+    translated = ", translated" if transcript.task == "translate" else ""
+    sure = "" if transcript.language_prob is None else f" ({round(100 * transcript.language_prob)} % sure)"
+    return f"heard in {language_name(transcript.language)}{translated}{sure}"
+
+
+def _user_message(message: Message, transcript_of: TranscriptOf) -> str:
+    drawn = "".join(
+        _attachment(attachment) + (_heard(transcript_of(attachment.sha256)) if attachment.kind == "sound" else "")
+        for attachment in message.attachments
+    )
     return _attachment_row(drawn) + _plain(message.text)
+
+
+def _heard(transcript: Transcript | None) -> str:
+    return "" if transcript is None else f'<span class="hearth-heard">{html.escape(told_language(transcript))}</span>'
 
 
 def _stored_answer(conversation_id: str, message: Message) -> str:
@@ -174,9 +198,8 @@ def _source(citation: Mapping[str, Any], key: str) -> str:
 
 
 def citation_label(citation: Mapping[str, Any]) -> str:
-    """“Manual, p. 3”."""
-    page = citation.get("page")
-    return f"{citation['title']}, p. {page}" if page is not None else str(citation["title"])
+    """“Manual, p. 3”, “talk.mp3, 0:42”."""
+    return f"{citation['title']}{place_in(citation.get('page'), citation.get('start_s'))}"
 
 
 def _plain(text: str) -> str:

@@ -80,7 +80,8 @@ def make_router(assistant: Assistant, chat: Chat) -> APIRouter:
             return _not_found(str(error))
         if citation is None:
             return _not_found("this source is not there any more")
-        return HTMLResponse(passage_panel(citation), headers={"Cache-Control": "no-store"})
+        recording = assistant.memory.recording_of(str(citation["document_id"]))
+        return HTMLResponse(passage_panel(citation, recording), headers={"Cache-Control": "no-store"})
 
     return router
 

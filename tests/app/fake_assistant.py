@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from hearth.attachments import HeardRecording
 from hearth.events import (
     Citation,
     CitationsFound,
@@ -24,7 +25,9 @@ from hearth.events import (
 )
 from hearth.model_library import ModelLibrary
 from hearth.models.types import FinishReason, TextDelta, Usage
-from hearth.multimodal.errors import PerceptionError
+from hearth.multimodal.errors import PerceptionCancelled, PerceptionError
+from hearth.multimodal.transcription import NoSpeechError
+from hearth.multimodal.transcripts import Transcript, TranscriptSegment
 from hearth.settings import Settings
 from hearth.store.conversations import ConversationStore
 from hearth.store.errors import NotFoundError
@@ -37,11 +40,20 @@ WORD_S = 0.03
 FACT = "The meeting about the blue kettle is in room 12."
 
 
+def path_of(source: Any) -> Path:
+    return Path(source.source if isinstance(source, HeardRecording) else source)
+
+
+def sha256_of(source: Any) -> str:
+    return hashlib.sha256(path_of(source).read_bytes()).hexdigest()
+
+
 class FakeMemory:
     """Documents by words only, in memory."""
 
     def __init__(self) -> None:
         self._documents: dict[str, tuple[Document, str]] = {}
+        self.recordings: dict[str, str] = {}
 
     def add(
         self,
@@ -79,6 +91,9 @@ class FakeMemory:
     def list(self) -> list[Document]:
         return [document for document, _ in self._documents.values()]
 
+    def recording_of(self, document_id: str) -> str | None:
+        return self.recordings.get(document_id)
+
     def forget(self, document_id: str) -> None:
         if document_id not in self._documents:
             raise NotFoundError(f"document {document_id}: not in memory")
@@ -99,6 +114,7 @@ class FakeAssistant:
         self.settings = Settings(data_dir=data_dir)
         self.library = ModelLibrary(data_dir)
         self.state = "ready"
+        self.hearing_s = 0.2
         self.seen: list[dict[str, Any]] = []
 
     @property
@@ -124,12 +140,38 @@ class FakeAssistant:
     def close(self) -> None:
         self._store.close()
 
+    hears_by_itself = False
+
+    def transcribe(
+        self,
+        recording: Path,
+        *,
+        on_progress: Callable[[float], None],
+        on_segment: Callable[[TranscriptSegment], None],
+        cancelled: Callable[[], bool],
+    ) -> Transcript:
+        """Hears “What is this?” in German in every recording; nothing in one named “silent”."""
+        for step in range(4):
+            on_progress(step / 4)
+            if cancelled():
+                raise PerceptionCancelled(f"{recording.name}: cancelled")
+            time.sleep(self.hearing_s / 4)
+        if "silent" in recording.name:
+            raise NoSpeechError(f"no speech found in {recording.name}")
+        segment = TranscriptSegment(0.0, 1.0, "What is this?")
+        on_segment(segment)
+        return Transcript.of((segment,), 1.0, "de", 0.98, "transcribe")
+
+    def transcript(self, sha256: str) -> Transcript | None:
+        kept = self._store.transcripts.get(sha256)
+        return None if kept is None else Transcript.from_dict(kept)
+
     def stream(
         self,
         text: str = "",
         *,
         images: Sequence[Path] = (),
-        audio: Sequence[Path] = (),
+        audio: Sequence[Path | HeardRecording] = (),
         documents: Sequence[Path] = (),
         conversation: str | None = None,
         cancelled: threading.Event | None = None,
@@ -138,7 +180,7 @@ class FakeAssistant:
         stopped = cancelled or threading.Event()
         self.seen.append({"text": text, "images": images, "audio": audio, "documents": documents})
         attachments = [
-            self._keep(Path(path), kind)
+            self._keep(path_of(path), kind)
             for kind, paths in (("picture", images), ("sound", audio), ("document", documents))
             for path in paths
         ]
@@ -146,11 +188,17 @@ class FakeAssistant:
         if images:
             yield Phase("seeing", detail=Path(images[0]).name)
             stopped.wait(0.1)
-        for path in audio:
-            yield Phase("transcribing", 0.5, Path(path).name)
-            stopped.wait(0.1)
-            yield Transcribed(Path(path).name, "What is this?", 1.0)
-            text = f"{text}\nWhat is this?".strip()
+        for recording in audio:
+            said = "What is this?"
+            if isinstance(recording, HeardRecording):
+                said = recording.text
+                if recording.transcript is not None:
+                    self._store.transcripts.put(sha256_of(recording), "fake", recording.transcript.to_dict())
+            else:
+                yield Phase("transcribing", 0.5, Path(recording).name)
+                stopped.wait(0.1)
+            yield Transcribed("recording", said, 1.0)
+            text = f"{text}\n{said}".strip()
         self.conversations.append(conversation, "user", text, attachments=tuple(attachments))
         if text.startswith("fail"):
             error = PerceptionError("letter.pdf: encrypted; remove its password and send it again")
@@ -164,7 +212,11 @@ class FakeAssistant:
         self, conversation: str, text: str, sees: bool, reads: bool, stopped: threading.Event
     ) -> Iterator[TurnEvent]:
         citations: tuple[Citation, ...] = ()
-        if reads or text.startswith("cite"):
+        if text.startswith("cite the talk"):
+            citations = (Citation(1, "talk", "talk.wav", None, 0, len(FACT), FACT, 0.9, start_s=42.0),)
+            yield CitationsFound(citations)
+            answer = "It is in room 12 [1]."
+        elif reads or text.startswith("cite"):
             citations = (Citation(1, "d1", "Notes of Monday", 3, 0, len(FACT), FACT, 0.9),)
             yield CitationsFound(citations)
             answer = "The meeting is in **room 12** [1]."

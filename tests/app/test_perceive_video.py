@@ -16,6 +16,7 @@ from hearth.attachments import RawFile
 from hearth.events import Notice
 from hearth.multimodal.errors import PerceptionError
 from hearth.multimodal.transcription import NoSpeechError
+from hearth.multimodal.transcripts import SpeechOptions, Transcript
 from hearth.perceive import MAX_VIDEO_FRAMES, Perceived, Perceiver
 
 
@@ -38,13 +39,16 @@ def film(*, sound: bool) -> RawFile:
 
 
 class Transcriber:
+    identity = "scripted"
+    options = SpeechOptions()
+
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def transcribe(self, sound: Any, **_: Any) -> Any:
+    def transcribe(self, sound: Any, *_: Any, **__: Any) -> Any:
         if not self._text:
             raise NoSpeechError(f"no speech found in {sound.name}")
-        return SimpleNamespace(text=self._text, duration_s=sound.duration_s)
+        return Transcript(self._text, (), sound.duration_s)
 
 
 def perceive(file: RawFile, *, sees: bool = True, said: str = "hello") -> tuple[Perceived, list[str]]:
@@ -52,6 +56,7 @@ def perceive(file: RawFile, *, sees: bool = True, said: str = "hello") -> tuple[
     reporter = SimpleNamespace(
         emit=events.append,
         phase=lambda *_, **__: None,
+        listening=lambda *_: None,
         notice=lambda text: events.append(Notice(text)),
         check=lambda: None,
         cancelled=threading.Event(),
@@ -62,7 +67,10 @@ def perceive(file: RawFile, *, sees: bool = True, said: str = "hello") -> tuple[
         engine=SimpleNamespace(start=lambda: None),
         senses=SimpleNamespace(get=lambda *_: None),
         transcriber=SimpleNamespace(get=lambda *_: Transcriber(said)),
-        store=SimpleNamespace(blobs=SimpleNamespace(put=lambda *_, **__: "")),
+        store=SimpleNamespace(
+            blobs=SimpleNamespace(put=lambda *_, **__: ""),
+            transcripts=SimpleNamespace(get=lambda *_: None, put=lambda *_: None),
+        ),
     )
     perceived = Perceived(text="What happens?")
     Perceiver(runtime, None, reporter, perceived).hear([file])  # type: ignore[arg-type]

@@ -14,18 +14,21 @@ from hearth.events import Citation, Phase, Reply, Timings
 from hearth.jobs import TurnJob, TurnRequest
 from hearth.models.errors import RequestError
 from hearth.models.types import CacheReport, TextDelta, Usage
+from hearth.multimodal.transcripts import Transcript
 from hearth.store.records import Attachment, Conversation, Document, Message, PassageRecord, SearchHit
 from hearth.ui.ingest import IngestState
 from hearth.ui.lists import conversation_list, document_list, passage_panel, search_results
 from hearth.ui.markdown import render_markdown
 from hearth.ui.rendering import (
     active_marker,
+    citation_label,
     context_meter,
     error_body,
     figures,
     phase_text,
     running_messages,
     stored_messages,
+    told_language,
 )
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(1)</script>'
@@ -259,3 +262,23 @@ def test_the_opened_source_is_named_and_highlighted() -> None:
     drawn = passage_panel(citation())
     assert drawn.index("<h3>Notes</h3>") < drawn.index("page 3") < drawn.index("<mark>The fact.</mark>")
     assert "page" not in passage_panel(citation(page=None)).replace("passage", "")
+
+
+def test_a_place_in_a_recording_is_a_time_and_can_be_played() -> None:
+    heard = citation(title="talk.mp3", page=None, start_s=42.4)
+    assert citation_label(heard) == "talk.mp3, 0:42"
+    drawn = passage_panel(heard, "ab" * 32)
+    assert f'src="/hearth/attachments/{"ab" * 32}#t=42.4"' in drawn
+    assert '<span class="page">0:42</span>' in drawn
+    assert "<audio" not in passage_panel(heard)
+    assert "<audio" not in passage_panel(citation(), "ab" * 32)
+    assert phase_text(Phase("transcribing", 0.5, "talk.mp3", 61.0, 3723.0)) == "Transcribing 1:01 of 1:02:03 · talk.mp3"
+
+
+def test_the_language_that_was_heard_stands_with_the_recording() -> None:
+    sound = Attachment("ab" * 32, "talk.mp3", "sound", "audio", 3)
+    asked = message("user", "Was ist das?", attachments=(sound,))
+    heard = Transcript("Was ist das?", (), 2.0, "de", 0.978)
+    assert "heard in German (98 % sure)" in body(stored_messages("c1", [asked], lambda _: heard)[0])
+    assert "heard in" not in body(stored_messages("c1", [asked])[0])
+    assert told_language(Transcript("x", (), 1.0, "de", None, "translate")) == "heard in German, translated"

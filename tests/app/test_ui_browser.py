@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 import hearth
 from hearth import assets
 from hearth.server import create_app
-from tests.app.fake_assistant import FakeAssistant
+from tests.app.fake_assistant import FakeAssistant, path_of
 from tests.models import tiny_architectures
 from tests.models.fake_hub import COMMIT, FakeHub, reach, serving
 
@@ -235,15 +235,72 @@ def test_a_picture_dropped_anywhere_is_sent_and_shown(page: Any, picture: bytes)
     shoot(page, "picture")
 
 
+def heard(page: Any, slot: int = 0) -> Any:
+    """The box with the words of a recording that waits to be sent."""
+    return page.locator(f"#hearth-heard-{slot} textarea")
+
+
+def attach(page: Any, *files: Path) -> None:
+    page.locator("#hearth-box input[type=file]").set_input_files(list(files))
+
+
 def test_a_recording_is_transcribed_and_can_be_played(page: Any, recording: Path, site: Site) -> None:
-    page.locator("#hearth-box input[type=file]").set_input_files(recording)
-    expect(page.locator("#hearth-box .thumbnail-item")).to_have_count(1)
+    attach(page, recording)
+    expect(heard(page)).to_have_value("What is this?")
+    expect(heard(page)).to_be_editable()
+    expect(page.locator("#hearth-heard-0")).to_contain_text("question.wav · heard in German (98 % sure)")
+    shoot(page, "heard")
     box(page).press("Enter")
     expect(answers(page)).to_contain_text("You said: What is this?")
     expect(questions(page)).to_contain_text("What is this?")
+    expect(heard(page)).to_have_count(0)
     page.wait_for_function("document.querySelector('.hearth-attachments audio').readyState >= 1")
+    expect(questions(page)).to_contain_text("heard in German (98 % sure)")
     expect(page.locator(".hearth-conversation.active")).to_contain_text("What is this?")
-    assert [Path(path).name for path in site.assistant.seen[-1]["audio"]] == ["question.wav"]
+    assert [path_of(one).name for one in site.assistant.seen[-1]["audio"]] == ["question.wav"]
+    shoot(page, "heard-sent")
+
+
+def test_the_words_of_a_recording_are_corrected_before_it_is_sent(
+    page: Any, recording: Path, tmp_path: Path, site: Site
+) -> None:
+    silent = tmp_path / "silent.wav"
+    silent.write_bytes(recording.read_bytes() + bytes(2))
+    attach(page, recording)
+    expect(heard(page)).to_be_editable()
+    heard(page).fill("What is that kettle?")
+    attach(page, silent)
+    expect(page.locator("#hearth-heard-1")).to_contain_text("no speech found in silent.wav")
+    expect(heard(page)).to_have_value("What is that kettle?")
+    heard(page, 1).fill("It stands on the shelf.")
+    shoot(page, "heard-two")
+    ask(page, "Say:")
+    expect(answers(page)).to_contain_text("What is that kettle?")
+    expect(questions(page)).to_contain_text("It stands on the shelf.")
+    expect(heard(page)).to_have_count(0)
+    sent = site.assistant.seen[-1]["audio"]
+    assert [one.text for one in sent] == ["What is that kettle?", "It stands on the shelf."]
+    assert sent[0].transcript.text == "What is this?"
+
+
+def test_a_recording_sent_while_it_is_written_down_is_waited_for(page: Any, recording: Path, site: Site) -> None:
+    site.assistant.hearing_s = 3.0
+    try:
+        attach(page, recording)
+        expect(page.locator("#hearth-heard-0")).to_contain_text("listening")
+        expect(heard(page)).not_to_be_editable()
+        box(page).press("Enter")
+        expect(page.locator(".hearth-phase")).to_contain_text("Transcribing")
+        expect(answers(page)).to_contain_text("You said: What is this?")
+    finally:
+        site.assistant.hearing_s = 0.2
+
+
+def test_a_recording_taken_out_of_the_box_is_dropped(page: Any, recording: Path) -> None:
+    attach(page, recording)
+    expect(heard(page)).to_be_editable()
+    page.locator("#hearth-box .delete-button").click()
+    expect(heard(page)).to_have_count(0)
 
 
 @pytest.mark.parametrize("by", ["button", "key"])
@@ -357,6 +414,28 @@ def test_a_source_opens_beside_the_answer(page: Any) -> None:
     expect(opened).to_be_hidden()
     page.locator(".hearth-source").click()
     expect(opened.locator("mark")).to_be_visible()
+
+
+def test_a_source_in_a_recording_plays_from_its_time(page: Any, tmp_path: Path, site: Site) -> None:
+    path = tmp_path / "talk.wav"
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(bytes(60 * 32_000))
+    attach(page, path)
+    expect(heard(page)).to_be_editable()
+    ask(page, "cite the talk")
+    expect(page.locator(".hearth-figures")).to_be_visible()
+    (conversation,) = site.assistant.conversations.list()
+    (attachment,) = site.assistant.conversations.messages(conversation.id)[0].attachments
+    site.assistant.memory.recordings["talk"] = attachment.sha256
+    expect(page.locator(".hearth-source")).to_contain_text("talk.wav, 0:42")
+    page.locator(".hearth-answer .hearth-chip").click()
+    expect(page.locator("#hearth-panel .page")).to_have_text("0:42")
+    page.wait_for_function("document.querySelector('#hearth-panel audio').readyState >= 1")
+    page.wait_for_function("Math.abs(document.querySelector('#hearth-panel audio').currentTime - 42) < 0.5")
+    shoot(page, "source-recording")
 
 
 def test_memory_takes_finds_and_forgets_files(page: Any, tmp_path: Path) -> None:
