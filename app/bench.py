@@ -326,6 +326,7 @@ def _engine(settings: Settings, kv: KvFolder | None) -> Iterator[LlamaEngine]:
         prompt_lookup=False,
         kv_min_worth_s=0.0,
     )
+    assert choice.path is not None  # of a model that is chosen by name or file
     engine = make_engine(choice.path, options, kv=kv)
     try:
         yield engine

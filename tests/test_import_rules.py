@@ -35,9 +35,10 @@ ONLY_IN = {
     "sentence_transformers": (),
     "chromadb": ("hearth.store.vectors",),
     "gradio": ("hearth.server", "hearth.ui."),
-    "fastapi": ("hearth.server", "hearth.security", "hearth.ui."),
-    "starlette": ("hearth.server", "hearth.security", "hearth.ui."),
+    "fastapi": ("hearth.server", "hearth.security", "hearth.ui.", "hearth.api"),
+    "starlette": ("hearth.server", "hearth.security", "hearth.ui.", "hearth.api"),
     "uvicorn": ("hearth.server",),
+    "httpx": ("hearth.models.remote",),
     "typer": ("hearth.cli", "hearth.cli_", "hearth.surroundings"),
 }
 HEAVY = (
@@ -50,7 +51,7 @@ HEAVY = (
     "llama_cpp",
     "chromadb",
 )
-HEAVY += ("gradio", "fastapi", "numpy", "PIL", "av", "onnxruntime", "pypdfium2", "trafilatura", "rich")
+HEAVY += ("gradio", "fastapi", "httpx", "numpy", "PIL", "av", "onnxruntime", "pypdfium2", "trafilatura", "rich")
 
 
 @dataclass(frozen=True)
