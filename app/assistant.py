@@ -45,6 +45,11 @@ class Assistant:
         self._closed = False
 
     @property
+    def runtime(self) -> Runtime:
+        """The parts that it is made of, for Hearth's own surfaces."""
+        return self._runtime
+
+    @property
     def conversations(self) -> ConversationStore:
         """The stored conversations: list, messages, rename, delete."""
         return self._runtime.store.conversations

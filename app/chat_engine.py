@@ -56,6 +56,12 @@ class ChatEngine(Protocol):
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, or a cautious guess."""
 
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        """What each token by itself stands for; it may be a part of a character."""
+
+    def written(self, finished: Finished) -> tuple[int, ...]:
+        """The ids of exactly ``finished.text``, as they were generated; empty if they cannot be told."""
+
     def n_tokens(self, turn: FrozenTurn) -> int:
         """Tokens that a piece takes in the context; 0 where only the server can tell."""
 
@@ -103,6 +109,15 @@ class LocalChat:
 
     def count_tokens(self, text: str) -> int:
         return len(self._engine.tokenize(text))
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        return self._engine.pieces(list(tokens))
+
+    def written(self, finished: Finished) -> tuple[int, ...]:
+        tokens = finished.tokens
+        ends_early = finished.reason == "stop"  # by a token that ends the answer, or one that completes a stop string
+        ids = tokens[:-1] if ends_early else tokens
+        return ids if ids and self._engine.detokenize(list(ids)) == finished.text else ()
 
     def n_tokens(self, turn: FrozenTurn) -> int:
         return prompt.count_tokens(turn.segments)
@@ -159,6 +174,12 @@ class RemoteChat:
 
     def count_tokens(self, text: str) -> int:
         return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:  # noqa: ARG002
+        return []  # it reports no ids
+
+    def written(self, finished: Finished) -> tuple[int, ...]:  # noqa: ARG002
+        return ()
 
     def n_tokens(self, turn: FrozenTurn) -> int:  # noqa: ARG002
         return 0

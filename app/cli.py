@@ -1,4 +1,4 @@
-"""The command line: `hearth`, `hearth ask|doctor`, `hearth memory|conversations|bench …`."""
+"""The command line: `hearth`, `hearth ask|serve|doctor`, `hearth memory|conversations|bench …`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from hearth.cli_options import (
     MmprojOption,
     ModelOption,
 )
+from hearth.cli_serve import serve as serve_command
 from hearth.logging_setup import configure_logging
 from hearth.surroundings import Surroundings, open_assistant, opened, serve
 from hearth.terminal import print_json, report
 
 # rich would take longer to import than the rest of `hearth --help`
 cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+cli.command("serve")(serve_command)
 cli.add_typer(memory, name="memory")
 cli.add_typer(conversations, name="conversations")
 cli.add_typer(bench, name="bench")

@@ -6,6 +6,8 @@ A photograph's place and time, its camera and its thumbnail are in its metadata,
 from __future__ import annotations
 
 import io
+import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from hearth.held_files import HeldFiles
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 2048  # pixels; servers scale larger pictures down themselves
 MAX_PNG_BYTES = 2 << 20  # of a picture without loss; larger ones go as JPEG
 JPEG_QUALITY = 90
+RECENT_BYTES = 64 << 20
 _MADE_BY = "sent1"
 _PNG_HEAD = b"\x89PNG"
 
@@ -28,6 +31,8 @@ class SentMedia:
     def __init__(self, files: HeldFiles, derived: DerivedFiles) -> None:
         self._files = files
         self._derived = derived
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()  # a chat's pictures go out with every question
 
     def part(self, content: MediaContent) -> MediaPart:
         """What stands in a message. Its ``read`` raises StoreError, and what reading the file raises."""
@@ -36,11 +41,19 @@ class SentMedia:
         return MediaPart("picture", lambda: self._picture(content))
 
     def _picture(self, content: MediaContent) -> tuple[bytes, str]:
-        data = self._derived.get(content.sha256, _MADE_BY)
+        with self._lock:
+            data = self._recent.get(content.sha256)
+        if data is None:
+            data = self._derived.get(content.sha256, _MADE_BY)
         if data is None:
             data = _drawn(self._files.get(content.sha256), content.name)
             if not self._files.is_held(content.sha256):
                 self._derived.put(content.sha256, _MADE_BY, data)
+        with self._lock:
+            self._recent[content.sha256] = data
+            self._recent.move_to_end(content.sha256)
+            while len(self._recent) > 1 and sum(map(len, self._recent.values())) > RECENT_BYTES:
+                self._recent.popitem(last=False)
         return data, "image/png" if data.startswith(_PNG_HEAD) else "image/jpeg"
 
     def _sound(self, content: MediaContent) -> bytes:

@@ -20,9 +20,8 @@ from hearth.models.remote.options import FIRST_BYTE_S, RemoteOptions
 ENV_PREFIX = "HEARTH_"
 FILE_NAME = "hearth.toml"
 # read by the command line and the logging, not settings of the assistant
-ENGINE_KEY_VARIABLE = "HEARTH_ENGINE_KEY"  # of the server at engine_url; API_KEY_VARIABLE of clients of our own API
-API_KEY_VARIABLE = "HEARTH_API_KEY"
-_OTHER_VARIABLES = {"HEARTH_DEBUG", "HEARTH_LOG_LEVEL", "HEARTH_CONFIG", ENGINE_KEY_VARIABLE, API_KEY_VARIABLE}
+ENGINE_KEY_VARIABLE = "HEARTH_ENGINE_KEY"  # of the server at engine_url; the other key is of clients of our own API
+_OTHER_VARIABLES = {"HEARTH_DEBUG", "HEARTH_LOG_LEVEL", "HEARTH_CONFIG", ENGINE_KEY_VARIABLE, "HEARTH_API_KEY"}
 
 
 class SettingsError(HearthError):
