@@ -60,6 +60,7 @@ class Service:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._written: Recent[str, tuple[int, ...]] = Recent(REMEMBERED)  # ids by the hash of the answer's text
+        self._seen: Recent[str, bool] = Recent(REMEMBERED)  # pictures that can be read, by the hash of the file
         self._heard: Recent[str, str] = Recent(REMEMBERED)  # transcripts by the hash of the file
         self._pieces: Recent[int, bytes] = Recent(1 << 16)
 
@@ -164,6 +165,11 @@ class Service:
         if file.kind == "picture":
             if not chat.model.sees:
                 raise RequestError(f"{file.name}: the model {chat.model.name!r} cannot see pictures; send text only")
+            if self._seen.get(sha256) is None:  # what cannot be read is told with its place in the request
+                from hearth.multimodal.pictures import read_picture
+
+                read_picture(file.data, file.name)
+                self._seen.put(sha256, True)
             return PictureContent(sha256, file.name)
         if chat.model.hears:
             return SoundContent(sha256, file.name)
