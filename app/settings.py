@@ -174,7 +174,9 @@ def leaving(remote: RemoteOptions | None) -> str:
     """What leaves this machine, in a sentence for people; "" if nothing does."""
     if remote is None or remote.is_loopback:
         return ""
-    return f"Words, pictures and what is found in memory leave this machine: {remote.host} writes the answers."
+    return (
+        f"Words, pictures, recordings and what is found in memory leave this machine: {remote.host} writes the answers."
+    )
 
 
 class _TomlFile(PydanticBaseSettingsSource):

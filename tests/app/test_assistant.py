@@ -198,9 +198,7 @@ def test_a_document_alone_is_read_into_memory(either: hearth.Assistant, tmp_path
     assert any(isinstance(event, hearth.MemoryChanged) for event in events)
     (hit, *_) = either.memory.search("what is the door code?")
     assert "4826" in (hit.passage.text if hit.passage else "")
-    cited = [
-        e for e in either.stream("What is the door code?", max_tokens=2) if isinstance(e, hearth.CitationsFound)
-    ]
+    cited = [e for e in either.stream("What is the door code?", max_tokens=2) if isinstance(e, hearth.CitationsFound)]
     assert "4826" in cited[0].citations[0].text
     unrelated = list(either.stream("thanks, good night", max_tokens=2))
     assert not any(isinstance(event, hearth.CitationsFound) for event in unrelated)

@@ -70,7 +70,7 @@ async def hangs_up(_: Asked, writer: Writer) -> None:
 class MisbehavingServer:
     """``behaviours`` are what answers do, one after the other, the last one for ever; ``asked`` what came."""
 
-    def __init__(self, *behaviours: Behaviour, models: Any = None) -> None:
+    def __init__(self, *behaviours: Behaviour, models: Any = None, port: int = 0) -> None:
         self.behaviours = list(behaviours) or [sends(head() + ANSWER)]
         self.models = {"data": [{"id": "m"}]} if models is None else models
         self.asked: list[Asked] = []
@@ -78,7 +78,7 @@ class MisbehavingServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop)
+        started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", port), self._loop)
         self._server = started.result(10)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
