@@ -89,7 +89,8 @@ class Service:
         files = [part for message in call.messages for part in message.parts if isinstance(part, GivenFile)]
         with self._runtime.files.holding(file.data for file in files):
             messages = [self._message(message, chat, stop) for message in call.messages]
-            if not self._runtime.is_elsewhere and any(file.kind == "picture" for file in files):
+            encoded = any(not isinstance(part, str) for message in messages for part in message.content)
+            if encoded and not self._runtime.is_elsewhere:
                 self._runtime.senses.get(stop.is_set)
             if stop.is_set():
                 raise Cancelled

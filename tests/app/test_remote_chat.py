@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -181,6 +183,35 @@ def test_pictures_are_sent_without_what_else_is_in_the_file(tmp_path: Path) -> N
         assert secret in data.getvalue()
         assert secret not in sent[0]
     assert list((tmp_path / "derived").iterdir()) == []  # what is only held leaves nothing on the disk
+
+
+def test_the_api_passes_chats_on_and_says_that_it_lives_meanwhile(fake: MisbehavingServer, tmp_path: Path) -> None:
+    fake.behaviours = [sends(b"", head(), ANSWER, pause_s=0.2)]
+    served = Served(at(fake, tmp_path), alive_s=0.05)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    told = httpx.post(f"{served.url}/chat/completions", json=body, timeout=30)
+    assert told.headers["content-type"].startswith("text/event-stream")
+    assert told.text.startswith(": still at it\n\n")
+    assert '"content":"Hello"' in told.text
+    assert told.text.endswith("data: [DONE]\n\n")
+    assert fake.asked[0].body["messages"] == body["messages"]  # no instruction of ours is added
+    refused = httpx.post(f"{served.url}/chat/completions", json={**body, "logprobs": True}, timeout=30)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logprobs")
+    served.stop()
+
+
+@pytest.mark.parametrize("alive_s", [0.05, 10.0])
+def test_an_error_after_the_head_is_an_event_and_before_it_a_status(
+    fake: MisbehavingServer, tmp_path: Path, alive_s: float
+) -> None:
+    fake.behaviours = [sends(b"", head(), b'data: {"error":{"message":"no memory"}}\n\n', pause_s=0.2)]
+    served = Served(at(fake, tmp_path), alive_s=alive_s)
+    client = openai.OpenAI(base_url=served.url, api_key="none", max_retries=0)
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    with pytest.raises(openai.APIError, match="no memory") as told:
+        list(client.chat.completions.create(model="m", messages=messages, stream=True))
+    assert isinstance(told.value, openai.InternalServerError) is (alive_s == 10.0)
+    served.stop()
 
 
 # settings, and what is said of them
