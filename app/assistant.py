@@ -18,7 +18,7 @@ from hearth.models.errors import EngineError, HearthError, ModelFileError, Reque
 from hearth.multimodal.errors import PerceptionCancelled
 from hearth.multimodal.languages import language_code
 from hearth.runtime import Runtime, describe_failure
-from hearth.settings import Settings
+from hearth.settings import Settings, leaving
 from hearth.store.conversations import ConversationStore
 from hearth.turn import Turn, TurnInput
 
@@ -50,6 +50,11 @@ class Assistant:
         self._going: set[str] = set()  # conversations that are being deleted
         self._turns_lock = threading.Lock()
         self._closed = False
+
+    @property
+    def runtime(self) -> Runtime:
+        """The parts that it is made of, for Hearth's own surfaces."""
+        return self._runtime
 
     @property
     def conversations(self) -> ConversationStore:
@@ -225,34 +230,41 @@ class Assistant:
 
     def load(self) -> None:
         """Begins to load the models without waiting for them, so that the first answer comes sooner."""
-        self._runtime.engine.start()
+        self._runtime.chat.start()
         with suppress(ModelFileError):  # the engine fails for the same reason, and `status` tells it
-            if self._runtime.sees:
+            if self._runtime.sees and not self._runtime.is_elsewhere:
                 self._runtime.senses.start()
         self.memory.warm()
 
     def status(self) -> dict[str, Any]:
         """What is loaded: model, state ("idle", "loading", "ready" or "failed: …"), fraction, n_ctx, note (if memory is
-        short), data_dir."""
+        short), data_dir.
+
+        ``engine`` is "this machine" or the server's name and port; ``leaves`` says in a sentence what leaves this
+        machine, "" if nothing does.
+        """
+        chat, error = self._runtime.chat.peek(), self._runtime.chat.error
         engine = self._runtime.engine.peek()
-        error = self._runtime.engine.error
-        if engine is not None:
+        if chat is not None:
             state = "ready"
         elif error is not None:
             state = f"failed: {describe_failure(error)}"
         else:
-            state = "loading" if self._runtime.engine.started else "idle"
+            state = "loading" if self._runtime.chat.started else "idle"
         try:
-            name = self._runtime.choice.name
+            name = self._runtime.model_name
         except HearthError:
             name = (None if self.settings.names_model else self.library.chosen()) or self.settings.model
+        remote = self.settings.remote_options()
         return {
             "model": name,
             "state": state,
             "fraction": self._runtime.load_fraction,
-            "n_ctx": engine.info.n_ctx if engine else None,
+            "n_ctx": chat.model.n_ctx if chat else None,
             "note": engine.info.fit_note if engine else "",
             "data_dir": str(self.settings.data_dir),
+            "engine": remote.host if remote is not None else "this machine",
+            "leaves": leaving(remote),
         }
 
     def close(self) -> None:

@@ -306,6 +306,7 @@ def _engine(settings: Settings, kv: KvFolder | None) -> Iterator[LlamaEngine]:
         check_fit=settings.check_fit,
         kv_min_worth_s=0.0,
     )
+    assert choice.path is not None  # of a model that is chosen by name or file
     engine = make_engine(choice.path, options, kv=kv)
     try:
         yield engine

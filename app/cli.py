@@ -1,4 +1,4 @@
-"""The command line: `hearth`, `hearth ask|doctor`, `hearth memory|models|conversations|bench …`."""
+"""The command line: `hearth`, `hearth ask|serve|transcribe|doctor`, `hearth memory|models|conversations|bench …`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from hearth.cli_options import (
     SpeechModelOption,
     SpeechTaskOption,
 )
+from hearth.cli_serve import serve as serve_command
 from hearth.cli_transcribe import transcribe
 from hearth.logging_setup import configure_logging
 from hearth.surroundings import Surroundings, open_assistant, opened, serve
@@ -35,6 +36,7 @@ from hearth.terminal import cancel_on_interrupt, print_json, report
 # rich would take longer to import than the rest of `hearth --help`
 cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 cli.command()(transcribe)
+cli.command("serve")(serve_command)
 cli.add_typer(memory, name="memory")
 cli.add_typer(models, name="models")
 cli.add_typer(conversations, name="conversations")

@@ -1,4 +1,7 @@
-"""What this machine has, what will fit and what is wrong, each with its remedy. Asks nothing of the network."""
+"""What this machine has, what will fit and what is wrong, each with its remedy.
+
+Asks nothing of the network, unless the engine is a server: then that one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import platform
 import sqlite3
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,10 +19,11 @@ from hearth import __version__, assets, machine
 from hearth.devices import devices, unused_accelerator
 from hearth.models.cpu import physical_cores
 from hearth.models.errors import HearthError
-from hearth.settings import Settings
+from hearth.settings import Settings, leaving
 
 State = Literal["ok", "warn", "fail"]
 GIB: Final = 2**30
+ASK_S: Final = 5.0
 LOW_DISK_BYTES: Final = GIB
 NO_DISK_BYTES: Final = 100 * 2**20
 LOW_MEMORY_BYTES: Final = 2 * GIB  # torch, the speech model and the page together take about 1.5 GiB
@@ -47,7 +51,7 @@ def examine(settings: Settings) -> tuple[Finding, ...]:
         _sqlite,
         _backends,
         _embedded_models,
-        lambda: _model(settings),
+        lambda: _model(settings) if settings.engine_url is None else _engine_elsewhere(settings),
         lambda: _data_folder(settings.data_dir),
         lambda: _disk(settings.data_dir),
     )
@@ -148,6 +152,7 @@ def _model(settings: Settings) -> Finding:
 
     try:
         choice = choose_by(settings)
+        assert choice.path is not None  # of a model that is chosen by name or file
         check_gguf(choice.path)
     except HearthError as error:
         return Finding("model", "fail", str(error), "choose another with --model or HEARTH_MODEL")
@@ -160,6 +165,28 @@ def _model(settings: Settings) -> Finding:
     detail = f"{name}, {found['state']}: " + "; ".join(part for part in (found["reason"], found["note"]) if part)
     states: dict[str, State] = {"fits": "ok", "tight": "warn"}
     return Finding("model", states.get(found["state"], "fail"), detail, found["remedy"])
+
+
+def _engine_elsewhere(settings: Settings) -> Finding:
+    """Asks the server for its models, once and briefly: the one request that is ever made from here."""
+    from hearth.models.remote.engine import RemoteEngine
+
+    options = settings.remote_options()
+    assert options is not None
+    quick = replace(options, connect_s=ASK_S, between_s=ASK_S, attempts=1)
+    try:
+        engine = RemoteEngine.connect(quick)
+    except HearthError as error:
+        return Finding("engine", "fail", str(error), "start the server, or leave out engine_url")
+    engine.close()
+    model = engine.model
+    senses = [word for word, has in (("sees", model.sees), ("hears", model.hears)) if has]
+    detail = f"{model.name} at {options.url}" + (f", {' and '.join(senses)}" if senses else "")
+    if options.is_loopback:
+        return Finding("engine", "ok", f"{detail}; nothing leaves this machine")
+    if options.url.startswith("http:"):
+        return Finding("engine", "warn", f"{detail}. {leaving(options)}", "use https: it can be read on the way")
+    return Finding("engine", "ok", f"{detail}. {leaving(options)}")
 
 
 def _data_folder(folder: Path) -> Finding:

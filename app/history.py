@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hearth import prompt
+from hearth.chat_engine import ChatEngine
 from hearth.models.errors import ContextOverflowError
 from hearth.prompt import Content, FrozenTurn, MediaContent, MediaRecord, SoundContent
 from hearth.reporter import Reporter
@@ -13,15 +14,21 @@ from hearth.store.records import Message
 
 
 class History:
-    """The exchanges of a conversation before the turn that is being made. The engine must be loaded."""
+    """The exchanges of a conversation before the turn that is being made, for an engine that is ready."""
 
-    def __init__(self, runtime: Runtime, reporter: Reporter, messages: Sequence[Message], system: str | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        chat: ChatEngine,
+        reporter: Reporter,
+        messages: Sequence[Message],
+        system: str | None,
+    ) -> None:
         self._runtime = runtime
+        self._chat = chat
         self._reporter = reporter
         self._messages = messages
         self._system = prompt.clean(system) if system else None
-        self._n_ctx = runtime.engine.get().info.n_ctx
-        self._fingerprint = runtime.prompt_fingerprint
         self.turns = self._frozen()
 
     @property
@@ -29,8 +36,8 @@ class History:
         """What the user asked last, or None."""
         return next((m.text for m in reversed(self._messages) if m.role == "user" and m.text), None)
 
-    def append(self, content: Content) -> tuple[list[prompt.FrozenSegment], FrozenTurn]:
-        """The segments of the whole prompt with a new user message at the end, and the new piece alone.
+    def append(self, content: Content) -> list[FrozenTurn]:
+        """The pieces of the whole prompt, the last one that of a new user message.
 
         Raises ContextOverflowError, TemplateError.
         """
@@ -38,11 +45,10 @@ class History:
             self._reporter.wait_for(self._runtime.senses, "seeing")
         turn = self._user_turn(content, self.turns)
         self._check_room(turn)
-        return [*(segment for piece in self.turns for segment in piece.segments), *turn.segments], turn
+        return [*self.turns, turn]
 
     def _user_turn(self, content: Content, before: list[FrozenTurn]) -> FrozenTurn:
-        after = prompt.last_tokens(before[-1].segments) if before else None
-        return self._runtime.composer().user_turn(content, system=self._system, after=after)
+        return self._chat.user_turn(content, system=self._system, before=before)
 
     def _frozen(self) -> list[FrozenTurn]:
         """The pieces as stored; from the first one made for another model on, they are made anew, once."""
@@ -50,7 +56,7 @@ class History:
         stale = False
         for user, answer in _exchanges(self._messages):
             pieces = [prompt.load(message.frozen or "") for message in (user, answer)]
-            stale = stale or None in pieces or {user.fingerprint, answer.fingerprint} != {self._fingerprint}
+            stale = stale or None in pieces or {user.fingerprint, answer.fingerprint} != {self._chat.model.fingerprint}
             if stale:
                 content = pieces[0].content if pieces[0] is not None else (user.text,)
                 frozen += self._made_anew(user, content, answer, frozen)
@@ -62,25 +68,26 @@ class History:
         self, user: Message, content: Content, answer: Message, before: list[FrozenTurn]
     ) -> tuple[FrozenTurn, FrozenTurn]:
         content = tuple(part for part in content if isinstance(part, str) or self._perceives(part))
-        if any(not isinstance(part, str) for part in content):
+        if not self._runtime.is_elsewhere and any(not isinstance(part, str) for part in content):
             self._reporter.wait_for(self._runtime.senses, "seeing")
         asked = self._user_turn(content, before)
-        said = self._runtime.composer().assistant_turn(prompt.clean(answer.text))
+        said = self._chat.assistant_turn(prompt.clean(answer.text))
         for message, piece in ((user, asked), (answer, said)):
-            self._runtime.store.conversations.refreeze(message.id, prompt.dump(piece), self._fingerprint)
+            self._runtime.store.conversations.refreeze(message.id, prompt.dump(piece), self._chat.model.fingerprint)
         return asked, said
 
     def _perceives(self, part: MediaContent) -> bool:
-        return self._runtime.hears if isinstance(part, SoundContent) else self._runtime.sees
+        return self._chat.model.hears if isinstance(part, SoundContent) else self._chat.model.sees
 
     def _check_room(self, turn: FrozenTurn) -> None:
-        earlier = [prompt.count_tokens(piece.segments) for piece in self.turns]
-        new = prompt.count_tokens(turn.segments)
-        excess = sum(earlier) + new + 1 - self._n_ctx
-        if excess <= 0:
+        n_ctx = self._chat.model.n_ctx
+        earlier = [self._chat.n_tokens(piece) for piece in self.turns]
+        new = self._chat.n_tokens(turn)
+        if n_ctx is None or sum(earlier) + new < n_ctx:
             return
-        said = f"the prompt has {sum(earlier) + new:,} tokens, the context holds {self._n_ctx:,}"
-        if new >= self._n_ctx:
+        excess = sum(earlier) + new + 1 - n_ctx
+        said = f"the prompt has {sum(earlier) + new:,} tokens, the context holds {n_ctx:,}"
+        if new >= n_ctx:
             raise ContextOverflowError(f"{said}: this message alone takes {new:,}; shorten it or raise n_ctx")
         dropped = tokens = 0
         while tokens < excess and dropped < len(earlier):

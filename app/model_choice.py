@@ -25,7 +25,7 @@ class ModelChoice:
     """A language model's file and what goes with it. ``None`` means: decided from the model once it is loaded."""
 
     name: str
-    path: Path
+    path: Path | None  # None: it is on a server elsewhere
     vision_dir: Path | None  # encoder and connector of the MM1 path
     mmproj: Path | None  # the model's own encoder; without either it sees nothing
     n_ctx: int | None  # tokens
@@ -64,6 +64,11 @@ def choose(model: str, mmproj: Path | None = None, library: ModelLibrary | None 
         return _chosen(path.stem, path, mmproj or find_mmproj(path))
     found = library.find(model)
     return _chosen(found.name, found.path, mmproj or found.encoder())
+
+
+def elsewhere(name: str) -> ModelChoice:
+    """A model on a server that is not ours to load."""
+    return ModelChoice(name, None, None, None, None, None, DEFAULT_TEMPERATURE, SYSTEM_PROMPT)
 
 
 def find_mmproj(model: Path) -> Path | None:

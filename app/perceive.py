@@ -60,13 +60,16 @@ class Perceiver:
         from hearth.multimodal.pictures import read_picture
 
         self._reporter.phase("seeing", detail=files[0].name)
+        self._runtime.chat.start()  # loads beside the encoder
+        if self._runtime.is_elsewhere:
+            self._reporter.wait_for(self._runtime.chat, "loading")
         if not self._runtime.sees:
             raise RequestError(
-                f"the model {self._runtime.choice.name!r} cannot see pictures; send text only, or use --model pocket"
+                f"the model {self._runtime.model_name!r} cannot see pictures; send text only, or use --model pocket"
             )
-        self._runtime.engine.start()  # loads beside the encoder
         read: list[tuple[RawFile, Picture]] = [(file, read_picture(file.data, file.name)) for file in files]
-        self._runtime.senses.get(self._reporter.cancelled.is_set)
+        if not self._runtime.is_elsewhere:
+            self._runtime.senses.get(self._reporter.cancelled.is_set)
         for file, picture in read:
             self._reporter.check()
             self._keep(file, picture.sha256, "picture", picture.mime)
@@ -81,13 +84,13 @@ class Perceiver:
             return
         from hearth.multimodal.sound import read_sound
 
-        self._runtime.engine.start()
+        self._runtime.chat.start()
         cancelled = self._reporter.cancelled.is_set
-        if self._runtime.choice.mmproj is not None:
-            self._reporter.wait_for(self._runtime.engine, "loading", self._runtime.load_fraction)
+        if self._runtime.may_hear:
+            self._reporter.wait_for(self._runtime.chat, "loading", self._runtime.load_fraction)
         watched = [(file, self._see_frames(file)) for file in files]
         heard = [(file, video is not None) for file, video in watched if video is None or video.has_sound]
-        if self._runtime.choice.mmproj is not None and self._runtime.hears:
+        if self._runtime.may_hear and self._runtime.hears:
             for file, _ in heard:
                 sound = read_sound(file.data, file.name, cancelled=cancelled)
                 self._keep(file, sound.sha256, "sound", "audio")

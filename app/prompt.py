@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hearth.models.errors import TemplateError
 from hearth.models.types import MediaSegment, Segment, TextSegment
@@ -62,10 +62,23 @@ FrozenSegment = TextSegment | MediaRecord
 
 @dataclass(frozen=True, slots=True)
 class FrozenTurn:
-    """The prompt piece of one message, and the content it was made of (to make it anew for another model)."""
+    """The prompt piece of one message, and the content it was made of (to make it anew for another model).
+
+    For a server elsewhere the content is all there is, and ``system`` what it was told first.
+    """
 
     content: Content
     segments: tuple[FrozenSegment, ...]
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """A message of a chat that is handed over whole; ``tokens`` are its ids if the model made it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Content
+    tokens: tuple[int, ...] = ()
 
 
 class Template(Protocol):
@@ -108,6 +121,32 @@ class PromptComposer:
         """The piece for an answer known only as text (made by another model)."""
         return FrozenTurn((text,), (TextSegment(tuple(self._tokenize(text))),))
 
+    def whole_chat(self, messages: Sequence[ChatMessage]) -> tuple[FrozenSegment, ...]:
+        """All of a chat, up to where the next answer begins. Raises TemplateError.
+
+        A template that refuses a role or two messages of one role in turn gets them joined.
+        """
+        try:
+            return self._chat(messages)
+        except TemplateError:
+            joined = _joined(messages)
+            if [one.role for one in joined] == [one.role for one in messages]:
+                raise
+            return self._chat(joined)
+
+    def _chat(self, messages: Sequence[ChatMessage]) -> tuple[FrozenSegment, ...]:
+        listed = [{"role": message.role, "content": _placeholder(i)} for i, message in enumerate(messages)]
+        contents: dict[int, Sequence[str | MediaContent | TextSegment]] = {
+            i: (TextSegment(message.tokens),) if message.tokens else message.content
+            for i, message in enumerate(messages)
+        }
+        rendered = self._render(listed, expected=set(contents))
+        return self._segments(rendered.removeprefix(self._bos_token), contents, add_bos=self._add_bos)
+
+    def text(self, text: str) -> tuple[FrozenSegment, ...]:
+        """A prompt without a chat template."""
+        return (TextSegment(tuple(self._tokenize(text, add_bos=self._add_bos))),)
+
     def _first(self, content: Content, system: str | None) -> tuple[FrozenSegment, ...]:
         user = {"role": "user", "content": _placeholder(1)}
         contents: dict[int, Content] = {1: content}
@@ -146,14 +185,18 @@ class PromptComposer:
             raise TemplateError("the model's chat template leaves out or repeats a message; use another model file")
         return rendered
 
-    def _segments(self, rendered: str, contents: dict[int, Content], add_bos: bool) -> tuple[FrozenSegment, ...]:
+    def _segments(
+        self, rendered: str, contents: Mapping[int, Sequence[str | MediaContent | TextSegment]], add_bos: bool
+    ) -> tuple[FrozenSegment, ...]:
         pieces: list[FrozenSegment] = []
 
         def add_text(text: str, special: bool) -> None:
             bos = add_bos and not pieces
             if not text and not bos:
                 return
-            tokens = tuple(self._tokenize(text, parse_special=special, add_bos=bos))
+            add_tokens(tuple(self._tokenize(text, parse_special=special, add_bos=bos)))
+
+        def add_tokens(tokens: tuple[int, ...]) -> None:
             if pieces and isinstance(pieces[-1], TextSegment):
                 pieces[-1] = TextSegment(pieces[-1].tokens + tokens)
             else:
@@ -165,6 +208,8 @@ class PromptComposer:
             for part in contents[int(match.group(1))]:
                 if isinstance(part, str):
                     add_text(part, special=False)
+                elif isinstance(part, TextSegment):
+                    add_tokens(part.tokens)
                 else:
                     pieces.extend(self._media(part))
             position = match.end()
@@ -174,6 +219,27 @@ class PromptComposer:
 
 def _placeholder(number: int) -> str:
     return f"{_OPEN}{number}{_CLOSE}"
+
+
+def _joined(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The same words with instructions at the head of the user's next message, and neighbours of one role as one."""
+    joined: list[ChatMessage] = []
+    instructions: list[str] = []
+    for message in messages:
+        if message.role == "system":
+            instructions.append("".join(part for part in message.content if isinstance(part, str)))
+            continue
+        content = message.content
+        if instructions and message.role == "user":
+            content = ("\n\n".join(instructions) + "\n\n", *content)
+            instructions = []
+        if joined and joined[-1].role == message.role:
+            joined[-1] = ChatMessage(message.role, (*joined[-1].content, "\n\n", *content))
+        else:
+            joined.append(ChatMessage(message.role, content, message.tokens))
+    if instructions:
+        joined.append(ChatMessage("user", ("\n\n".join(instructions),)))
+    return joined
 
 
 def clean(text: str) -> str:
@@ -188,7 +254,10 @@ def dump(turn: FrozenTurn) -> str:
         {"tokens": list(segment.tokens)} if isinstance(segment, TextSegment) else {"media": list(astuple(segment))}
         for segment in turn.segments
     ]
-    return json.dumps({"version": FORMAT_VERSION, "content": content, "segments": segments}, separators=(",", ":"))
+    stored: dict[str, Any] = {"version": FORMAT_VERSION, "content": content, "segments": segments}
+    if turn.system is not None:
+        stored["system"] = turn.system
+    return json.dumps(stored, separators=(",", ":"))
 
 
 def load(text: str) -> FrozenTurn | None:
@@ -201,7 +270,7 @@ def load(text: str) -> FrozenTurn | None:
         TextSegment(tuple(segment["tokens"])) if "tokens" in segment else MediaRecord(*segment["media"])
         for segment in stored["segments"]
     ]
-    return FrozenTurn(tuple(content), tuple(segments))
+    return FrozenTurn(tuple(content), tuple(segments), stored.get("system"))
 
 
 def _dump_content(part: str | MediaContent) -> dict[str, str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -89,7 +89,7 @@ class LoopbackOnly:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
         else:
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, _Guarded(send))
+            await _refused(scope["path"], *refusal)(scope, receive, _Guarded(send))
 
 
 class _Guarded:
@@ -143,6 +143,14 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     if any(site not in _SAME_SITE for site in _values(scope, b"sec-fetch-site")) and not _navigates(scope):
         return 403, "Requests from other web pages are refused."
     return None
+
+
+def _refused(path: str, status: int, reason: str) -> Response:
+    """Programs that use the API read errors as OpenAI's clients do."""
+    if not path.startswith("/v1/"):
+        return PlainTextResponse(reason, status)
+    error = {"message": reason, "type": "permission_error", "param": None, "code": None}
+    return JSONResponse({"error": error}, status)
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hearth.held_files import HeldFiles
 from hearth.models.types import Engine, MediaEmbeddings, MediaPiece, MediaShape, TextSegment
 from hearth.prompt import FrozenSegment, MediaContent, MediaRecord, SoundContent
 
 if TYPE_CHECKING:
     from hearth.multimodal.picture_encoder import PictureEncoder
-    from hearth.store.blobs import BlobStore
     from hearth.store.derived import DerivedFiles
 
 EMBEDDINGS_VERSION = 1  # of how they are written
@@ -78,9 +78,9 @@ class Senses:
     Embeddings are kept in RAM and on disk, as long as the file is.
     """
 
-    def __init__(self, encoder: Encoder, blobs: BlobStore, derived: DerivedFiles) -> None:
+    def __init__(self, encoder: Encoder, files: HeldFiles, derived: DerivedFiles) -> None:
         self._encoder = encoder
-        self._blobs = blobs
+        self._files = files
         self._derived = derived
         digest = hashlib.sha256(encoder.fingerprint.encode()).hexdigest()
         self._made_by = f"embeddings{EMBEDDINGS_VERSION}x{digest[:32]}"
@@ -120,7 +120,8 @@ class Senses:
         pieces = _load(kept) if kept is not None else ()
         if len(pieces) <= record.part:
             pieces = self._encoder.encode(self._read(record.sha256, is_sound=record.is_sound))
-            self._derived.put(record.sha256, self._made_by, _dump(pieces))
+            if not self._files.is_held(record.sha256):
+                self._derived.put(record.sha256, self._made_by, _dump(pieces))
         first = record.identity.removesuffix(f".{record.part}") if record.part else record.identity
         with self._lock:
             for part, embeddings in enumerate(pieces):
@@ -143,7 +144,7 @@ class Senses:
         return shape
 
     def _read(self, sha256: str, *, is_sound: bool) -> Media:
-        data, name = self._blobs.get(sha256), sha256[:12]
+        data, name = self._files.get(sha256), sha256[:12]
         if is_sound:
             from hearth.multimodal.sound import read_sound
 

@@ -1,4 +1,4 @@
-"""The web server: one application on the loopback address with the page, its routes and the security middleware."""
+"""The web server: one application on the loopback address with the page, the API and the security middleware."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hearth.security import LoopbackOnly, is_loopback
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from hearth.api.options import ApiOptions
     from hearth.assistant import Assistant
 
 log = logging.getLogger("hearth.server")
@@ -36,14 +37,46 @@ class ServerError(HearthError):
     http_status = 503
 
 
-def create_app(assistant: Assistant, *, max_upload_bytes: int = MAX_UPLOAD_BYTES) -> FastAPI:
+def create_app(
+    assistant: Assistant,
+    *,
+    max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    page: bool = True,
+    api: ApiOptions | None = None,
+) -> FastAPI:
     """The application for ``assistant``; starting it starts the loading of the models in the background.
 
-    Uploads lie in the data folder, and are deleted after some hours; what was sent is kept by the store.
+    ``page``: with the web page; ``api``: with the HTTP API under /v1. Uploads lie in the data folder, and are deleted
+    after some hours; what was sent is kept by the store.
     """
-    uploads_dir = _prepare_gradio(Path(assistant.status()["data_dir"]))
-    import gradio as gr
+    closing = contextlib.ExitStack()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        assistant.load()
+        yield
+        closing.close()
+
+    uploads_dir = _prepare_gradio(Path(assistant.status()["data_dir"])) if page else None
     from fastapi import FastAPI
+
+    app = FastAPI(title="Hearth", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    if api is not None:
+        from hearth.api.router import Api
+
+        served = Api(assistant.runtime, api)
+        closing.callback(served.close)
+        app.include_router(served.router())
+    if uploads_dir is not None:
+        _mount_page(app, assistant, uploads_dir, max_upload_bytes, closing)
+    app.add_middleware(LoopbackOnly)
+    return app
+
+
+def _mount_page(
+    app: FastAPI, assistant: Assistant, uploads_dir: Path, max_upload_bytes: int, closing: contextlib.ExitStack
+) -> None:
+    import gradio as gr
 
     from hearth.ui.chat import Chat
     from hearth.ui.memory_tab import MemoryTab
@@ -53,16 +86,9 @@ def create_app(assistant: Assistant, *, max_upload_bytes: int = MAX_UPLOAD_BYTES
     from hearth.ui.theme import make_theme
 
     chat, memory_tab, models_tab = Chat(assistant), MemoryTab(assistant), ModelsTab(assistant)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        assistant.load()
-        yield
-        memory_tab.ingest.close()
-        models_tab.pulls.close()
-        chat.jobs.close()
-
-    app = FastAPI(title="Hearth", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    closing.callback(chat.jobs.close)
+    closing.callback(models_tab.pulls.close)
+    closing.callback(memory_tab.ingest.close)
     app.state.chat = chat
     app.include_router(make_router(assistant, chat))
     blocks = Page(assistant, chat, memory_tab, models_tab, uploads_dir).build()
@@ -85,8 +111,6 @@ def create_app(assistant: Assistant, *, max_upload_bytes: int = MAX_UPLOAD_BYTES
         theme=make_theme(),
         head=head(),
     )
-    app.add_middleware(LoopbackOnly)
-    return app
 
 
 def serve(
@@ -95,8 +119,11 @@ def serve(
     port: int = DEFAULT_PORT,
     open_browser: bool = True,
     on_ready: Callable[[str], None] | None = None,
+    *,
+    page: bool = True,
+    api: ApiOptions | None = None,
 ) -> None:
-    """Serves the page until interrupted. ``on_ready`` gets the address once it answers.
+    """Serves the page, the API or both until interrupted. ``on_ready`` gets the address once it answers.
 
     Raises ServerError if ``host`` is not a loopback address, or the port is taken or not allowed.
     """
@@ -105,7 +132,7 @@ def serve(
         address = _address(host, listener.getsockname()[1])
         import uvicorn
 
-        app = create_app(assistant)
+        app = create_app(assistant, page=page, api=api)
         config = uvicorn.Config(
             app,
             log_level="warning",

@@ -15,12 +15,14 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from hearth.models.engine.options import EngineOptions, LoraAdapter
 from hearth.models.errors import HearthError, RequestError
+from hearth.models.remote.options import FIRST_BYTE_S, RemoteOptions
 from hearth.multimodal.languages import language_code
 
 ENV_PREFIX = "HEARTH_"
 FILE_NAME = "hearth.toml"
 # read by the command line and the logging, not settings of the assistant
-_OTHER_VARIABLES = {"HEARTH_DEBUG", "HEARTH_LOG_LEVEL", "HEARTH_CONFIG"}
+ENGINE_KEY_VARIABLE = "HEARTH_ENGINE_KEY"  # of the server at engine_url; the other key is of clients of our own API
+_OTHER_VARIABLES = {"HEARTH_DEBUG", "HEARTH_LOG_LEVEL", "HEARTH_CONFIG", ENGINE_KEY_VARIABLE, "HEARTH_API_KEY"}
 
 
 class SettingsError(HearthError):
@@ -62,6 +64,11 @@ class _Fields(BaseModel):
     speech_task: Literal["transcribe", "translate"] = "transcribe"  # translate: to English
     speech_backend: Literal["auto", "whisper", "faster-whisper"] = "auto"
     speech_carry_text: bool = False  # tell each window of a recording the words before it
+    engine_url: str | None = None  # an OpenAI-compatible server that generates in place of an engine here
+    engine_model: str | None = Field(default=None, min_length=1, max_length=512)  # None: the server's only one
+    engine_sees: bool | None = None  # whether it takes pictures; None: as the server says, else yes
+    engine_hears: bool | None = None  # whether it takes recordings; None: as the server says, else their words are sent
+    engine_timeout_s: float = Field(default=FIRST_BYTE_S, gt=0.0, le=86_400)  # until an answer begins
     isolate_engine: bool | None = None  # run the model in a process of its own; None: the page does, scripts do not
     system: str | None = None  # system prompt; None: the model's own default
     temperature: float | None = Field(default=None, ge=0.0, le=5.0)  # None: the model's own default
@@ -119,8 +126,15 @@ class Settings(BaseSettings, _Fields):
             raise SettingsError(_explain(error, given)) from None
         try:
             self.engine_options()
+            remote = self.remote_options()
         except RequestError as error:
             raise SettingsError(str(error)) from None
+        if remote is not None and not remote.is_loopback and self.offline and "offline" in self.model_fields_set:
+            raise SettingsError(
+                f"engine_url {remote.url} is not on this machine, and offline is set; leave out one of them"
+            )
+        if remote is None:
+            self._refuse_without_url()
 
     def engine_options(self, n_ctx: int | None = None, mmproj: Path | None = None) -> EngineOptions:
         """What concerns the engine, with ``n_ctx`` and ``mmproj`` if the settings do not say. Raises RequestError for a
@@ -148,6 +162,25 @@ class Settings(BaseSettings, _Fields):
         """Whether the model was given, by argument, environment or file, and is not the default."""
         return "model" in self.model_fields_set
 
+    def remote_options(self) -> RemoteOptions | None:
+        """The server that generates, with its key from the environment; None if an engine here does. Raises
+        RequestError."""
+        if self.engine_url is None:
+            return None
+        return RemoteOptions(
+            url=self.engine_url,
+            model=self.engine_model,
+            key=os.environ.get(ENGINE_KEY_VARIABLE) or None,
+            sees=self.engine_sees,
+            hears=self.engine_hears,
+            n_ctx=self.n_ctx,
+            first_byte_s=self.engine_timeout_s,
+        )
+
+    def _refuse_without_url(self) -> None:
+        for name in self.model_fields_set & {"engine_model", "engine_sees", "engine_hears", "engine_timeout_s"}:
+            raise SettingsError(f"{name} is set without engine_url, which names the server; set it or leave {name} out")
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -158,6 +191,15 @@ class Settings(BaseSettings, _Fields):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, _TomlFile(settings_cls))
+
+
+def leaving(remote: RemoteOptions | None) -> str:
+    """What leaves this machine, in a sentence for people; "" if nothing does."""
+    if remote is None or remote.is_loopback:
+        return ""
+    return (
+        f"Words, pictures, recordings and what is found in memory leave this machine: {remote.host} writes the answers."
+    )
 
 
 class _TomlFile(PydanticBaseSettingsSource):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from hearth.api.options import ApiOptions
     from hearth.assistant import Assistant
 
 
@@ -28,16 +29,31 @@ def open_assistant(**settings: Any) -> Assistant:
     return Assistant(**{name: value for name, value in settings.items() if value is not None})
 
 
-def serve(assistant: Assistant, *, host: str, port: int, open_browser: bool) -> None:
+def serve(
+    assistant: Assistant,
+    *,
+    host: str,
+    port: int,
+    open_browser: bool,
+    page: bool = True,
+    api: ApiOptions | None = None,
+) -> None:
     """The real web server."""
     from hearth.server import serve as serve_page
 
     assistant.isolate_engine()
 
     def announce(address: str) -> None:
-        typer.echo(f"Hearth answers at {address} (Ctrl-C stops it)")
+        if page:
+            typer.echo(f"Hearth answers at {address} (Ctrl-C stops it)")
+        if api is not None:
+            key = "asks for its key" if api.key is not None else "asks for no key"
+            typer.echo(f"Other programs use {address}/v1, which {key}" + ("" if page else " (Ctrl-C stops it)"))
+        leaves = assistant.status()["leaves"]
+        if leaves:
+            typer.echo(leaves)
 
-    serve_page(assistant, host=host, port=port, open_browser=open_browser, on_ready=announce)
+    serve_page(assistant, host=host, port=port, open_browser=open_browser, on_ready=announce, page=page, api=api)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hearth import prompt
 from hearth.attachments import Source, read_files
 from hearth.background import Cancelled
+from hearth.chat_engine import ChatEngine, Wanted
 from hearth.events import Citation, CitationsFound, Done, Reply, Timings, TurnEvent, TurnFailed
 from hearth.history import History
 from hearth.memory import Memory, standalone_query
@@ -21,8 +22,6 @@ from hearth.models.types import (
     Failed,
     Finished,
     FinishReason,
-    GenerationRequest,
-    ModelInfo,
     PrefillProgress,
     RequestHandle,
     SamplingParams,
@@ -31,7 +30,7 @@ from hearth.models.types import (
 )
 from hearth.multimodal.errors import PerceptionCancelled
 from hearth.perceive import Perceived, Perceiver
-from hearth.prompt import FrozenSegment, FrozenTurn
+from hearth.prompt import FrozenTurn
 from hearth.reporter import Reporter
 from hearth.runtime import Runtime
 from hearth.sources import NO_SOURCES, Sources, mark_used, number_sources
@@ -43,6 +42,7 @@ TITLE_CHARS = 60
 PICTURE_ONLY_QUESTION = "What is this?"  # what a picture sent without words is taken to ask
 RETRIEVAL_SHARE = 3  # one part in this many of the context is for passages, for a model that does not say
 MAX_RETRIEVAL_TOKENS = 3000
+ASSUMED_N_CTX = 4096  # tokens, of a server that does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +115,16 @@ class Turn:
             if not perceived.documents:
                 raise RequestError("the recording's words are empty; write what is said in it, or ask something")
             return self._only_documents()
-        info = self._load()
+        chat = self._load()
         before = self._runtime.store.conversations.messages(user_message.conversation_id)[: user_message.position]
         system = self._given.system or self._runtime.settings.system or self._runtime.choice.system
-        history = History(self._runtime, self._reporter, before, system)
+        history = History(self._runtime, chat, self._reporter, before, system)
         question = perceived.text or (PICTURE_ONLY_QUESTION if perceived.pictures else "")
-        found = self._recall(standalone_query(question, history.last_question), info)
-        segments, frozen = history.append((*perceived.pictures, *perceived.sounds, found.text + prompt.clean(question)))
-        self._runtime.store.conversations.refreeze(
-            user_message.id, prompt.dump(frozen), self._runtime.prompt_fingerprint
-        )
-        finished = self._generate(segments)
-        return self._remember(finished, found.citations)
+        found = self._recall(standalone_query(question, history.last_question), chat)
+        turns = history.append((*perceived.pictures, *perceived.sounds, found.text + prompt.clean(question)))
+        self._runtime.store.conversations.refreeze(user_message.id, prompt.dump(turns[-1]), chat.model.fingerprint)
+        finished = self._generate(chat, turns)
+        return self._remember(chat, finished, found.citations)
 
     def _perceive(self) -> None:
         given = self._given
@@ -141,11 +139,11 @@ class Turn:
         perceiver.hear(audio)
         perceiver.read(documents)
 
-    def _load(self) -> ModelInfo:
+    def _load(self) -> ChatEngine:
         started = time.perf_counter()
-        engine = self._reporter.wait_for(self._runtime.engine, "loading", self._runtime.load_fraction)
+        chat = self._reporter.wait_for(self._runtime.chat, "loading", self._runtime.load_fraction)
         self._timings = replace(self._timings, load_s=time.perf_counter() - started)
-        return engine.info
+        return chat
 
     def _store_user_message(self) -> Message:
         perceived, conversations = self._perceived, self._runtime.store.conversations
@@ -166,7 +164,7 @@ class Turn:
 
     # recall
 
-    def _recall(self, query: str, info: ModelInfo) -> Sources:
+    def _recall(self, query: str, chat: ChatEngine) -> Sources:
         perceived = self._perceived
         named = [document.id for document in perceived.documents]
         if not query or (not named and (not self._given.use_memory or perceived.pictures)):
@@ -176,9 +174,9 @@ class Turn:
             self._reporter.phase("searching")
         n_passages = self._runtime.settings.memory_passages
         hits = self._memory.recall(query, n_passages, named or None, self._reporter.cancelled.is_set)
-        choice = self._runtime.choice
-        budget = choice.retrieval_budget_tokens or min(info.n_ctx // RETRIEVAL_SHARE, MAX_RETRIEVAL_TOKENS)
-        found = number_sources(hits, query, budget, lambda text: len(self._runtime.engine.get().tokenize(text)))
+        n_ctx = chat.model.n_ctx or ASSUMED_N_CTX
+        budget = self._runtime.choice.retrieval_budget_tokens or min(n_ctx // RETRIEVAL_SHARE, MAX_RETRIEVAL_TOKENS)
+        found = number_sources(hits, query, budget, chat.count_tokens)
         if found.citations:
             self._reporter.emit(CitationsFound(found.citations))
         n_there = sum(document.n_passages for document in perceived.documents)
@@ -192,18 +190,17 @@ class Turn:
 
     # generate
 
-    def _generate(self, segments: list[FrozenSegment]) -> Finished:
+    def _generate(self, chat: ChatEngine, turns: list[FrozenTurn]) -> Finished:
         self._reporter.check()
-        request = GenerationRequest(
+        wanted = Wanted(
             request_id=secrets.token_hex(8),
-            segments=prompt.with_embeddings(segments, lambda record: self._runtime.senses.get().embedder_of(record)),
             sampling=self._sampling(),
             max_tokens=_first(self._given.max_tokens, self._runtime.settings.max_tokens),
             owner=self._conversation_id,
         )
         self._reporter.phase("waiting")
         submitted_s = self._elapsed()
-        self._handle = handle = self._runtime.engine.get().submit(request)
+        self._handle = handle = chat.go_on(turns, wanted)
         if self._reporter.cancelled.is_set():  # set between the check and the hand-over
             handle.cancel()
         for event in handle.events():
@@ -244,7 +241,7 @@ class Turn:
 
     # remember
 
-    def _remember(self, finished: Finished, found: tuple[Citation, ...]) -> Reply:
+    def _remember(self, chat: ChatEngine, finished: Finished, found: tuple[Citation, ...]) -> Reply:
         citations = mark_used(found, finished.text)
         reply = replace(
             self._reply(finished.text, finished.reason),
@@ -254,10 +251,9 @@ class Turn:
             cache=finished.cache,
             seed=finished.seed,
         )
-        fingerprint = self._runtime.prompt_fingerprint
-        segments = prompt.text_segments(finished.tokens)
-        frozen = prompt.dump(FrozenTurn((finished.text,), segments)) if finished.tokens else None
-        return self._append_reply(reply, frozen, fingerprint)
+        frozen = chat.answered(finished)
+        dumped = prompt.dump(frozen) if frozen is not None else None
+        return self._append_reply(reply, dumped, chat.model.fingerprint)
 
     def _remember_cancelled(self) -> Reply:
         """Stopped before the first token: what the user sent is kept all the same."""
@@ -274,7 +270,7 @@ class Turn:
             notices=tuple(self._reporter.notices),
             usage=Usage(),
             timings=replace(self._timings, total_s=self._elapsed()),
-            model=self._runtime.choice.name,
+            model=self._runtime.model_name,
         )
 
     def _append_reply(self, reply: Reply, frozen: str | None, fingerprint: str | None) -> Reply:

@@ -267,6 +267,9 @@ class Engine(Protocol):
 
     def detokenize(self, tokens: list[int], *, special: bool = False) -> str: ...
 
+    def pieces(self, tokens: list[int]) -> list[bytes]:
+        """What each token by itself stands for, special ones too; a piece may be a part of a character."""
+
     def plan_media(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
         """What a picture or a sound of this shape becomes in the prompt: tokens, and pieces to be encoded.
 

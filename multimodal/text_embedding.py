@@ -78,6 +78,15 @@ class TextEmbedder:
             vectors[batch] = encoder.encode([ids[i] for i in batch])
         return vectors
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as a whole, [CLS] and [SEP] included; over ``MAX_TOKENS`` its end is not embedded."""
+        tokenizer = self._load().tokenizer
+        counted = []
+        for encoding in tokenizer.encode_batch(list(texts)):
+            rest = sum(len(part.ids) - 2 for part in encoding.overflowing)  # each has [CLS] and [SEP] of its own
+            counted.append(len(encoding.ids) + rest)
+        return counted
+
     def _load(self) -> _Encoder:
         with self._lock:
             if self._encoder is None:

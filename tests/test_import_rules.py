@@ -38,9 +38,10 @@ ONLY_IN = {
     "huggingface_hub": ("hearth.models.hub",),
     "httpx2": ("hearth.models.hub",),
     "gradio": ("hearth.server", "hearth.ui."),
-    "fastapi": ("hearth.server", "hearth.security", "hearth.ui."),
-    "starlette": ("hearth.server", "hearth.security", "hearth.ui."),
+    "fastapi": ("hearth.server", "hearth.security", "hearth.ui.", "hearth.api"),
+    "starlette": ("hearth.server", "hearth.security", "hearth.ui.", "hearth.api"),
     "uvicorn": ("hearth.server",),
+    "httpx": ("hearth.models.remote",),
     "typer": ("hearth.cli", "hearth.cli_", "hearth.surroundings"),
 }
 HEAVY = (
@@ -57,6 +58,7 @@ HEAVY += (
     "huggingface_hub",
     "gradio",
     "fastapi",
+    "httpx",
     "numpy",
     "PIL",
     "av",

@@ -68,7 +68,10 @@ def test_the_texts_contain_commands() -> None:
     assert len(commands_in(GUIDE)) >= 5
 
 
-@pytest.mark.parametrize(("heading", "command"), [("option of `hearth` ", ()), ("option of `hearth ask` ", ("ask",))])
+@pytest.mark.parametrize(
+    ("heading", "command"),
+    [("option of `hearth` ", ()), ("option of `hearth ask` ", ("ask",)), ("option of `hearth serve` ", ("serve",))],
+)
 def test_the_option_tables_of_the_guide_are_complete(heading: str, command: tuple[str, ...]) -> None:
     table = GUIDE[GUIDE.index(heading) :].split("\n\n")[0]
     named = set(re.findall(r"`(--[a-z-]+)", table))

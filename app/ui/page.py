@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 REDRAW_S = 0.12  # at most 8 redraws a second: a slow browser must not fall behind
 WAIT_S = 1.0  # how long a follower sleeps when nothing happens before it looks whether it is still wanted
 CACHE_S = 6 * 3600  # uploads older than this are deleted, looked for at the same interval
+HERE = "this machine"  # where the engine is, as a status says
 BOX_PLACEHOLDER = "Ask anything. Drop or paste a picture, a recording or a document."
 NO_CHANGE: dict[str, Any] = gr.skip()
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -56,6 +58,9 @@ class Page:
         self._models_tab = models_tab
         self._heard = HeardBoxes(chat)
         self._samples = find_samples(assets.samples_dir(), uploads_dir)
+        status = assistant.status()
+        self._leaves = str(status.get("leaves", ""))
+        self._engine = "" if status.get("engine", HERE) == HERE else str(status["engine"])
         self._views: dict[str, View] = {}
 
     def build(self) -> Any:
@@ -64,6 +69,8 @@ class Page:
             title="Hearth", analytics_enabled=False, fill_width=True, delete_cache=(CACHE_S, CACHE_S)
         ) as blocks:
             gr.HTML(_HEADER, elem_id="hearth-header", apply_default_css=False)
+            if self._leaves:
+                gr.HTML(escape(self._leaves), elem_id="hearth-leaves", apply_default_css=False)
             with gr.Row(elem_id="hearth-body", equal_height=False):
                 with gr.Column(elem_id="hearth-side", min_width=0, scale=0):
                     self._build_side()
@@ -98,7 +105,7 @@ class Page:
             sanitize_html=True,
             render_markdown=False,
             group_consecutive_messages=False,
-            placeholder=welcome(self._samples),
+            placeholder=welcome(self._samples, stays=not self._leaves, engine=self._engine),
             buttons=[],
             feedback_options=None,
             height="100%",

@@ -18,6 +18,8 @@ _ABOUT = (
     "beyond it. To talk with a bigger model, start Hearth with <code>--model path.gguf</code>."
 )
 
+_STAYS = "Everything stays on this machine."
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -42,8 +44,9 @@ def find_samples(folder: Path, uploads_dir: Path) -> tuple[Sample, ...]:
     return tuple(found)
 
 
-def welcome(samples: Sequence[Sample]) -> str:
-    """HTML shown while a chat is empty."""
+def welcome(samples: Sequence[Sample], *, stays: bool = True, engine: str = "") -> str:
+    """HTML shown while a chat is empty. ``stays``: nothing leaves this machine; ``engine`` names a server that
+    generates."""
     links = "".join(
         f'<a class="hearth-sample {sample.key}" href="#sample/{sample.key}">{html.escape(sample.label)}</a>'
         for sample in samples
@@ -51,6 +54,10 @@ def welcome(samples: Sequence[Sample]) -> str:
     buttons = f'<div class="hearth-samples">{links}</div>' if links else ""
     return (
         '<div class="hearth-welcome"><div class="hearth-greeting">What would you like to know?</div>'
-        "<p>Drop a picture, ask aloud, or add a document. Everything stays on this machine.</p>"
-        f'{buttons}<p class="hearth-about">{_ABOUT}</p></div>'
+        f"<p>Drop a picture, ask aloud, or add a document. {_STAYS if stays else ''}</p>"
+        f'{buttons}<p class="hearth-about">{_elsewhere(engine) if engine else _ABOUT}</p></div>'
     )
+
+
+def _elsewhere(engine: str) -> str:
+    return f"Answers come from the server {html.escape(engine)}. Memory is kept and searched on this machine."

@@ -41,8 +41,11 @@
       if (line) {
         const [state, ...reason] = String(status.state).split(": ");
         const percent = status.fraction == null ? "" : ` ${Math.round(100 * status.fraction)} %`;
-        const words = { ready: status.model, loading: `loading ${status.model}${percent}`, idle: status.model };
-        line.textContent = words[state] ?? `${status.model} cannot be loaded: ${reason.join(": ")}`;
+        const here = !status.engine || status.engine === "this machine";
+        const model = here ? status.model : `${status.model} at ${status.engine}`;
+        const words = { ready: model, loading: `${here ? "loading" : "connecting to"} ${model}${percent}`, idle: model };
+        const fails = here ? "cannot be loaded" : "does not answer";
+        line.textContent = words[state] ?? `${model} ${fails}: ${reason.join(": ")}`;
         line.dataset.state = state;
         const context = status.n_ctx ? `context of ${status.n_ctx.toLocaleString()} tokens` : "";
         line.title = status.note || context || (state === "failed" ? line.textContent : "");

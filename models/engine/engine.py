@@ -122,11 +122,20 @@ class LlamaEngine:
 
     def detokenize(self, tokens: list[int], *, special: bool = False) -> str:
         """Text of ``tokens``, special ones included with ``special``. Raises EngineError for an id out of range."""
-        if tokens and not 0 <= min(tokens) <= max(tokens) < self._info.n_vocab:
-            raise EngineError(f"token ids must be within 0..{self._info.n_vocab - 1}")
+        self._check_ids(tokens)
         with self._lock:
             self._check_open()
             return self._model.detokenize(tokens, special=special)
+
+    def pieces(self, tokens: list[int]) -> list[bytes]:
+        """What each token by itself stands for, special ones too; a piece may be a part of a character. Raises
+        EngineError for an id out of range."""
+        self._check_ids(tokens)
+        return self._on_thread(lambda: [self._model.piece(token, special=True) for token in tokens])
+
+    def _check_ids(self, tokens: list[int]) -> None:
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._info.n_vocab:
+            raise EngineError(f"token ids must be within 0..{self._info.n_vocab - 1}")
 
     def plan_media(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
         """What a picture or a sound of this shape becomes in the prompt: tokens, and pieces to be encoded.

@@ -32,7 +32,7 @@ EngineFactory = Callable[..., Engine]
 """``make(path, options, on_progress=..., **arguments)``; a function or class method that pickles by its name."""
 
 CALLS = frozenset(
-    {"check_integrity", "detokenize", "encode_media", "flush", "forget", "plan_media", "stats", "tokenize"}
+    {"check_integrity", "detokenize", "encode_media", "flush", "forget", "pieces", "plan_media", "stats", "tokenize"}
 )
 """Methods of the engine that may be called through the pipe."""
 

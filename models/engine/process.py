@@ -106,6 +106,12 @@ class ProcessEngine:
         text: str = self.call("detokenize", tokens, special=special)
         return text
 
+    def pieces(self, tokens: list[int]) -> list[bytes]:
+        """What each token by itself stands for, special ones too; a piece may be a part of a character. Raises
+        EngineError for an id out of range."""
+        pieces: list[bytes] = self.call("pieces", tokens)
+        return pieces
+
     def plan_media(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
         """What a picture or a sound of this shape becomes in the prompt: tokens, and pieces to be encoded.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hearth.models.cpu import physical_cores
 from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.rope import choose_n_ctx, choose_rope
-from hearth.models.engine.speculation import MAX_GUESSES
+from hearth.models.engine.speculation import LOOKUP_LENGTHS
 from hearth.models.gguf_header import GgufHeader
 from hearth.models.llama import ContextOptions, LlamaModel
 
@@ -41,7 +41,7 @@ def n_rows_wanted(options: EngineOptions) -> int:
 
     llama.cpp keeps room for that many rows as wide as the vocabulary, twice: for all of a batch that is 600 MB.
     """
-    return min(options.n_parallel, options.n_sequences) * (1 + MAX_GUESSES)
+    return min(options.n_parallel, options.n_sequences) * (1 + LOOKUP_LENGTHS[-1])
 
 
 def token_threads(model: LlamaModel, options: EngineOptions) -> int:

@@ -12,6 +12,7 @@ import hearth
 from hearth.models.errors import ContextOverflowError, ModelFileError, RequestError
 from hearth.multimodal.errors import PerceptionError
 from hearth.store.errors import NotFoundError
+from tests.app.served import Served
 from tests.models.tiny_gguf import write_tiny_gguf
 
 
@@ -28,6 +29,25 @@ def assistant(model: Path, tmp_path: Path) -> Iterator[hearth.Assistant]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same model behind the API of another Hearth."""
+    served = Served(hearth.Assistant(model=str(model), data_dir=tmp_path_factory.mktemp("server") / "data"))
+    yield served
+    served.stop()
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def either(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[hearth.Assistant]:
+    """An assistant whose engine is on this machine, and one whose engine is a server."""
+    if request.param == "here":
+        engine = {"model": str(model)}
+    else:
+        engine = {"engine_url": request.getfixturevalue("server").url, "engine_model": "tiny"}
+    with hearth.Assistant(**engine, data_dir=tmp_path / "data", temperature=0.0, system=" ") as opened:
+        yield opened
+
+
 def terminal(events: list[hearth.TurnEvent]) -> hearth.TurnEvent:
     ends = [event for event in events if isinstance(event, (hearth.Done, hearth.TurnFailed))]
     assert len(ends) == 1
@@ -35,27 +55,27 @@ def terminal(events: list[hearth.TurnEvent]) -> hearth.TurnEvent:
     return ends[0]
 
 
-def test_events_and_what_is_stored(assistant: hearth.Assistant) -> None:
-    events = list(assistant.stream("the cat", max_tokens=5))
+def test_events_and_what_is_stored(either: hearth.Assistant) -> None:
+    events = list(either.stream("the cat", max_tokens=5))
     done = terminal(events)
     assert isinstance(done, hearth.Done)
     deltas = "".join(event.text for event in events if isinstance(event, hearth.TextDelta))
     assert deltas == done.reply.text
     assert done.reply.usage.completion_tokens == 5
     assert done.reply.finish_reason == "length"
-    user, answer = assistant.conversations.messages(done.reply.conversation_id)
+    user, answer = either.conversations.messages(done.reply.conversation_id)
     assert (user.text, answer.text, answer.id) == ("the cat", done.reply.text, done.reply.message_id)
     assert answer.reply is not None
     assert answer.reply["usage"]["completion_tokens"] == 5
-    (conversation,) = assistant.conversations.list()
+    (conversation,) = either.conversations.list()
     assert conversation.title == "the cat"
 
 
-def test_the_prompt_is_only_ever_appended_to(assistant: hearth.Assistant) -> None:
-    reply = assistant.ask("the cat sat", max_tokens=6)
+def test_the_prompt_is_only_ever_appended_to(either: hearth.Assistant) -> None:
+    reply = either.ask("the cat sat", max_tokens=6)
     for question in ("and the dog", "on the mat", "hello"):
         before = reply
-        reply = assistant.ask(question, conversation=before.conversation_id, max_tokens=6)
+        reply = either.ask(question, conversation=before.conversation_id, max_tokens=6)
         in_cache = before.usage.prompt_tokens + before.usage.completion_tokens - 1  # the last token is never decoded
         assert reply.usage.cached_tokens >= in_cache
 
@@ -84,16 +104,16 @@ def test_another_model_takes_the_conversation_over(model: Path, tmp_path: Path) 
     assert len({message.fingerprint for message in messages}) == 1
 
 
-def test_a_failed_turn_keeps_the_words_and_stays_out_of_the_prompt(assistant: hearth.Assistant, tmp_path: Path) -> None:
-    first = assistant.ask("the cat", max_tokens=3)
+def test_a_failed_turn_keeps_the_words_and_stays_out_of_the_prompt(either: hearth.Assistant, tmp_path: Path) -> None:
+    first = either.ask("the cat", max_tokens=3)
     missing = tmp_path / "absent.pdf"
-    failed = terminal(list(assistant.stream("read it", documents=[missing], conversation=first.conversation_id)))
+    failed = terminal(list(either.stream("read it", documents=[missing], conversation=first.conversation_id)))
     assert isinstance(failed, hearth.TurnFailed)
     assert isinstance(failed.error, PerceptionError)
     assert "absent.pdf: no such file" in str(failed.error)
-    messages = assistant.conversations.messages(first.conversation_id)
+    messages = either.conversations.messages(first.conversation_id)
     assert [m.text for m in messages] == ["the cat", first.text, "read it", ""]
-    reply = assistant.ask("and", conversation=first.conversation_id, max_tokens=3)
+    reply = either.ask("and", conversation=first.conversation_id, max_tokens=3)
     assert reply.usage.cached_tokens >= first.usage.prompt_tokens
 
 
@@ -128,33 +148,33 @@ def test_a_long_conversation_says_what_would_have_to_go(assistant: hearth.Assist
         go_on()
 
 
-def test_stop_ends_the_turn_and_keeps_the_part(assistant: hearth.Assistant) -> None:
+def test_stop_ends_the_turn_and_keeps_the_part(either: hearth.Assistant) -> None:
     stop = threading.Event()
     events = []
-    for event in assistant.stream("the cat", cancelled=stop, max_tokens=400):
+    for event in either.stream("the cat", cancelled=stop, max_tokens=400):
         events.append(event)
         if isinstance(event, hearth.TextDelta):
             stop.set()
     done = terminal(events)
     assert isinstance(done, hearth.Done)
     assert done.reply.finish_reason == "cancelled"
-    assert assistant.conversations.messages(done.reply.conversation_id)[1].text == done.reply.text
-    assert assistant.ask("and", conversation=done.reply.conversation_id, max_tokens=2).usage.cached_tokens > 0
+    assert either.conversations.messages(done.reply.conversation_id)[1].text == done.reply.text
+    assert either.ask("and", conversation=done.reply.conversation_id, max_tokens=2).usage.cached_tokens > 0
 
 
-def test_closing_the_iterator_stops_the_turn(assistant: hearth.Assistant) -> None:
-    events = assistant.stream("the cat", max_tokens=400)
+def test_closing_the_iterator_stops_the_turn(either: hearth.Assistant) -> None:
+    events = either.stream("the cat", max_tokens=400)
     next(events)
     events.close()  # type: ignore[attr-defined]
-    assert assistant.ask("hello", max_tokens=2).usage.completion_tokens == 2
+    assert either.ask("hello", max_tokens=2).usage.completion_tokens == 2
 
 
-def test_one_turn_at_a_time_in_a_conversation(assistant: hearth.Assistant) -> None:
-    first = assistant.ask("the cat", max_tokens=2)
-    running = assistant.stream("and", conversation=first.conversation_id, max_tokens=400)
+def test_one_turn_at_a_time_in_a_conversation(either: hearth.Assistant) -> None:
+    first = either.ask("the cat", max_tokens=2)
+    running = either.stream("and", conversation=first.conversation_id, max_tokens=400)
     next(running)
     with pytest.raises(RequestError, match="being answered"):
-        assistant.ask("dog", conversation=first.conversation_id)
+        either.ask("dog", conversation=first.conversation_id)
     running.close()  # type: ignore[attr-defined]
 
 
@@ -168,21 +188,19 @@ def test_missing_model_is_one_clear_error_and_nothing_is_lost(tmp_path: Path) ->
         assert broken.conversations.messages(conversation.id)[0].text == "hello"
 
 
-def test_a_document_alone_is_read_into_memory(assistant: hearth.Assistant, tmp_path: Path) -> None:
+def test_a_document_alone_is_read_into_memory(either: hearth.Assistant, tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
     note.write_text("The boiler stands in the kitchen cupboard. The door code is 4826.\n")
-    events = list(assistant.stream(documents=[note]))
+    events = list(either.stream(documents=[note]))
     done = terminal(events)
     assert isinstance(done, hearth.Done)
     assert "I have read" in done.reply.text
     assert any(isinstance(event, hearth.MemoryChanged) for event in events)
-    (hit, *_) = assistant.memory.search("what is the door code?")
+    (hit, *_) = either.memory.search("what is the door code?")
     assert "4826" in (hit.passage.text if hit.passage else "")
-    cited = [
-        e for e in assistant.stream("What is the door code?", max_tokens=2) if isinstance(e, hearth.CitationsFound)
-    ]
+    cited = [e for e in either.stream("What is the door code?", max_tokens=2) if isinstance(e, hearth.CitationsFound)]
     assert "4826" in cited[0].citations[0].text
-    unrelated = list(assistant.stream("thanks, good night", max_tokens=2))
+    unrelated = list(either.stream("thanks, good night", max_tokens=2))
     assert not any(isinstance(event, hearth.CitationsFound) for event in unrelated)
 
 

@@ -63,8 +63,10 @@ def perceive(file: RawFile, *, sees: bool = True, said: str = "hello") -> tuple[
     )
     runtime = SimpleNamespace(
         sees=sees,
-        choice=SimpleNamespace(mmproj=None, name="m"),
-        engine=SimpleNamespace(start=lambda: None),
+        is_elsewhere=False,
+        may_hear=False,
+        model_name="m",
+        chat=SimpleNamespace(start=lambda: None),
         senses=SimpleNamespace(get=lambda *_: None),
         transcriber=SimpleNamespace(get=lambda *_: Transcriber(said)),
         store=SimpleNamespace(

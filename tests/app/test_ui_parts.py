@@ -214,3 +214,11 @@ def test_samples_are_offered_only_if_their_files_are_there(tmp_path: Path) -> No
     for sample in find_samples(assets.samples_dir(), tmp_path / "uploads"):
         assert all(path.is_file() for path in sample.paths)
         assert f"#sample/{sample.key}" in welcome((sample,))
+
+
+def test_the_welcome_tells_the_truth_about_where_answers_are_made() -> None:
+    assert "Everything stays on this machine." in welcome(())
+    told = welcome((), stays=False, engine="<gpu>")
+    assert "Everything stays" not in told
+    assert "the server &lt;gpu&gt;" in told
+    assert "Everything stays" in welcome((), engine="127.0.0.1:8000")
