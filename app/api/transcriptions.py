@@ -1,4 +1,4 @@
-"""``/v1/audio/transcriptions`` and ``/v1/audio/translations``: what is said in a recording, as text, JSON or subtitles."""
+"""``/v1/audio/transcriptions`` and ``…/translations``: what is said in a recording, as text, JSON or subtitles."""
 
 from __future__ import annotations
 

@@ -421,7 +421,7 @@ def test_silence_is_an_empty_text_and_no_recording_an_error(client: openai.OpenA
     assert made(model="pocket-speech", file=tmp_path / "silence.wav").text == ""
     with pytest.raises(openai.APIStatusError, match=r"a\.wav"):
         made(model="pocket-speech", file=("a.wav", b"no sound"))
-    with pytest.raises(openai.BadRequestError, match="knows only English|hears only English|English"):
+    with pytest.raises(openai.BadRequestError, match="English"):
         made(model="pocket-speech", file=QUESTION, language="fr")
     with pytest.raises(openai.BadRequestError, match="did you mean german"):
         made(model="pocket-speech", file=QUESTION, language="germann")
