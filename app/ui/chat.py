@@ -12,7 +12,7 @@ from hearth.attachments import HeardRecording
 from hearth.drafts import RecordingDraft
 from hearth.events import Phase, Transcribed, TurnEvent
 from hearth.jobs import TurnJob, TurnJobs, TurnRequest
-from hearth.models.errors import RequestError
+from hearth.models.errors import HearthError, RequestError
 from hearth.store.errors import NotFoundError
 from hearth.ui.rendering import LIVE, ChatMessage, chat_message, context_meter, running_messages, stored_messages
 from hearth.ui.uploads import sort_uploads
@@ -83,7 +83,9 @@ class Chat:
     def note_recordings(self, view: View, paths: list[Path], most: int) -> bool:
         """Has the recordings among ``paths`` written down, the first ``most``, and stops those that are not among them
         any more; whether anything changed. Nothing is written down for a model that hears by itself."""
-        wanted = {} if self._assistant.hears_by_itself else {path: view.drafts.get(path) for path in paths}
+        if not paths and not view.drafts:  # at every letter that is typed
+            return False
+        wanted = {} if self._hears_by_itself() else {path: view.drafts.get(path) for path in paths}
         new = [path for path, draft in wanted.items() if draft is None]
         recordings = set(sort_uploads([path for path in new if path.is_file()]).audio)
         kept = [path for path, draft in wanted.items() if draft is not None or path in recordings][:most]
@@ -94,6 +96,12 @@ class Chat:
                 draft.cancel()
         view.drafts = {path: view.drafts.get(path) or RecordingDraft(path, self._assistant.transcribe) for path in kept}
         return True
+
+    def _hears_by_itself(self) -> bool:
+        try:
+            return self._assistant.hears_by_itself
+        except HearthError:  # the turn says what is wrong with the model
+            return False
 
     def drop_recordings(self, view: View) -> None:
         """Stops what is being written down for a page that was closed."""

@@ -77,6 +77,12 @@ class HeardBoxes:
             pending.wait(view.drawn[pending.path].version, WAIT_S)
         yield [gr.skip()] * SLOTS  # Gradio sends the last values once more at the end, over what was edited since
 
+    def restore(self, view: View, drafts: Sequence[RecordingDraft]) -> list[Any]:
+        """The boxes of a message that could not be answered, with what had been corrected in them."""
+        view.heard_token += 1
+        view.drafts, view.drawn = {draft.path: draft for draft in drafts}, {}
+        return [*(_draw(view, draft) for draft in drafts), *[gr.skip()] * (SLOTS - len(drafts))]
+
     def clear(self, view: View) -> list[Any]:
         """The boxes after sending."""
         view.heard_token += 1

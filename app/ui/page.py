@@ -143,7 +143,7 @@ class Page:
         restore: dict[str, Any] = {
             "fn": self._restore,
             "inputs": self._box,
-            "outputs": self._box,
+            "outputs": [self._box, *self._heard.boxes],
             "trigger_mode": "multiple",
             **_QUIET,
         }
@@ -175,10 +175,17 @@ class Page:
     def _wire_recordings(self) -> None:
         boxes = self._heard.boxes
         quick: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **_QUIET}
-        self._box.change(self._note_files, [self._box, *boxes], self._heard.outputs, **quick)
+        note: dict[str, Any] = {
+            "fn": self._note_files,
+            "inputs": [self._box, *boxes],
+            "outputs": self._heard.outputs,
+            **quick,
+        }
+        self._box.change(**note)
         self._heard.token.change(self._follow_recordings, None, boxes, **quick)
         for ended in (self._recorder.stop_recording, self._recorder.upload):
-            ended(self._take_recording, [self._recorder, self._box], [self._recorder, self._box], **quick)
+            taken = ended(self._take_recording, [self._recorder, self._box], [self._recorder, self._box], **quick)
+            taken.then(**note)  # what the server puts into the box is no change to Gradio
 
     # events
 
@@ -285,11 +292,13 @@ class Page:
 
     def _restore(self, value: dict[str, Any] | None, request: gr.Request) -> Any:
         """Puts what was sent with a failed turn back into the box, unless something new stands there."""
-        job = self._chat.failed(self._view(request))
-        if job is None or (value and (value.get("text") or value.get("files"))):
-            return NO_CHANGE
+        view = self._view(request)
+        job = self._chat.failed(view)
+        if job is None or any(_content(value)):
+            return [NO_CHANGE] * (1 + len(self._heard.boxes))
         files = [str(path) for path in job.request.files if path.is_file()]
-        return _box(running=False, value={"text": job.request.text, "files": files})
+        box = _box(running=False, value={"text": job.request.text, "files": files})
+        return [box, *self._heard.restore(view, job.request.drafts)]
 
     def _leave(self, request: gr.Request) -> None:
         view = self._views.pop(str(request.session_hash), None)

@@ -296,6 +296,32 @@ def test_a_recording_sent_while_it_is_written_down_is_waited_for(page: Any, reco
         site.assistant.hearing_s = 0.2
 
 
+def test_corrected_words_come_back_after_a_failure(page: Any, recording: Path, site: Site) -> None:
+    attach(page, recording)
+    expect(heard(page)).to_be_editable()
+    heard(page).fill("What is that kettle?")
+    ask(page, "fail with this recording")
+    expect(page.locator(".hearth-error")).to_be_visible()
+    expect(heard(page)).to_have_value("What is that kettle?")
+    expect(page.locator("#hearth-box .thumbnail-item")).to_have_count(1)
+    ask(page, "now")
+    expect(answers(page).last).to_contain_text("What is that kettle?")
+    assert [one.text for one in site.assistant.seen[-1]["audio"]] == ["What is that kettle?"]
+
+
+def test_the_recorder_puts_a_recording_into_the_box(page: Any, recording: Path) -> None:
+    box(page).fill("Listen:")
+    page.get_by_text("Record a question").click()
+    page.locator("#hearth-recorder [aria-label='Upload file']").click()
+    page.locator("#hearth-recorder input[type=file]").set_input_files(recording)
+    expect(page.locator("#hearth-box .thumbnail-item")).to_have_count(1)
+    expect(heard(page)).to_have_value("What is this?")
+    expect(box(page)).to_have_value("Listen:")
+    box(page).press("Enter")
+    expect(answers(page)).to_contain_text("What is this?")
+    page.get_by_text("Record a question").click()
+
+
 def test_a_recording_taken_out_of_the_box_is_dropped(page: Any, recording: Path) -> None:
     attach(page, recording)
     expect(heard(page)).to_be_editable()
