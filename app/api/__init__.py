@@ -1,5 +1,6 @@
 """The OpenAI-compatible HTTP API under /v1. Stateless: a client hands over the whole chat, the KV cache knows it.
 
+bodies.py         bodies of requests, read within limits
 options.py        what the API may take and who may use it
 errors.py         errors in the shape that OpenAI's clients read
 fields.py         a JSON object read field by field, nothing in it ignored

@@ -363,6 +363,8 @@ def test_what_stays_on_this_machine(url: str, is_loopback: bool) -> None:
 
 
 def test_the_key_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("hearth.remote", "httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, logger=name)
     with caplog.at_level(logging.DEBUG), talking_to(fails(429, KEY), sends(head() + ANSWER), key=KEY) as (_, engine):
         finished(engine)
     assert caplog.records
