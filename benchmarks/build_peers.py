@@ -1,4 +1,4 @@
-"""Builds llama-bench, llama-batched-bench and llama-server from the llama.cpp inside the installed llama-cpp-python.
+"""Builds llama.cpp's own programs, which ours is compared with, from the llama.cpp inside llama-cpp-python.
 
     python benchmarks/build_peers.py [--jobs N] [--force] [--cmake=-DGGML_CUDA=on …]
 
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from sdist import BUILD, ROOT, llama_cpp_source, locked
 
-TARGETS = ("llama-bench", "llama-batched-bench", "llama-server")
-SOURCES = ("tools/llama-bench", "tools/batched-bench", "tools/server", "vendor/cpp-httplib")
+TARGETS = ("llama-bench", "llama-batched-bench", "llama-server", "llama-mtmd-cli")
+SOURCES = ("tools/llama-bench", "tools/batched-bench", "tools/server", "tools/mtmd", "vendor/cpp-httplib")
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     "BUILD_SHARED_LIBS": "ON",
