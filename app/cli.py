@@ -35,8 +35,6 @@ from hearth.terminal import cancel_on_interrupt, print_json, report
 
 # rich would take longer to import than the rest of `hearth --help`
 cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-cli.command()(transcribe)
-cli.command("serve")(serve_command)
 cli.add_typer(memory, name="memory")
 cli.add_typer(models, name="models")
 cli.add_typer(conversations, name="conversations")
@@ -144,6 +142,10 @@ def ask(
         print_json(reply.to_dict())
     if cancelled.is_set() and reply.finish_reason == "cancelled":
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+cli.command()(transcribe)
+cli.command("serve")(serve_command)
 
 
 @cli.command()

@@ -3,9 +3,9 @@
     python benchmarks/vision.py [--repeats N]
 
 Model: the random 0.5 B of random_models.py with an encoder of the shape of CLIP ViT-B/16 (196 tokens a picture),
-written when it is missing. Every question goes through `hearth.Assistant`, after a restart in a new process; times are from the
-call to the first text. llama-mtmd-cli comes from build_peers.py and gets the same files and settings; its encoding and
-prompt evaluation are compared with ours of as many tokens. Prints a table and one JSON line.
+written when it is missing. Every question goes through `hearth.Assistant`, after a restart in a new process; times are
+from the call to the first text. llama-mtmd-cli comes from build_peers.py and gets the same files and settings; its
+encoding and prompt evaluation are compared with ours of as many tokens. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
