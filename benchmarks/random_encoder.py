@@ -1,4 +1,4 @@
-"""Writes an encoder (mmproj) with the shape of CLIP ViT-B/16 and random weights for the random 0.5 B model."""
+"""Writes an encoder (mmproj) with the shape of CLIP ViT-L/14-336, LLaVA 1.5's, and random weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from random_models import SHAPES
 from sdist import MODELS
 
-PATH = MODELS / "random-vit-b16-mmproj.gguf"
-WIDTH, N_LAYER, N_HEAD, N_FF = 768, 12, 12, 3072
-IMAGE_PX, PATCH_PX = 224, 16
+PATH = MODELS / "random-vit-l14-336-mmproj.gguf"
+WIDTH, N_LAYER, N_HEAD, N_FF = 1024, 24, 16, 4096
+IMAGE_PX, PATCH_PX = 336, 14
 N_TOKENS = (IMAGE_PX // PATCH_PX) ** 2
 
 
 def write_encoder(path: Path = PATH) -> Path:
-    """LLaVA's kind: N_TOKENS visual tokens for a picture of any size, through two layers behind the encoder."""
+    """For the random 0.5 B model: N_TOKENS visual tokens for a picture of any size."""
     n_embd = SHAPES["0.5b"].n_embd
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "clip")
@@ -36,7 +36,7 @@ def write_encoder(path: Path = PATH) -> Path:
         vector(f"{name}.weight", WIDTH, 1.0)
         vector(f"{name}.bias", WIDTH)
 
-    writer.add_name("random-vit-b16")
+    writer.add_name("random-vit-l14-336")
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "mlp")
     sizes = {

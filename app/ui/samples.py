@@ -15,7 +15,7 @@ _OFFERED = (
 )
 _ABOUT = (
     "The embedded models are small: they know a little world of everyday things, and they say so when you ask "
-    "beyond it. To talk with a bigger model, start Hearth with <code>--model path.gguf</code>."
+    "beyond it. For more, choose a bigger model under <b>Models</b>."
 )
 
 _STAYS = "Everything stays on this machine."
