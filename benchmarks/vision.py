@@ -5,8 +5,8 @@
 Model: the random 0.5 B of random_models.py with an encoder of the shape of CLIP ViT-L/14-336, which is LLaVA 1.5's
 (576 tokens a picture), written when it is missing. Every question goes through `hearth.Assistant`, after a restart in a
 new process; times are from the call to the first text. llama-mtmd-cli comes from build_peers.py and gets the same files
-and settings; its times of encoding and decoding the picture are compared with ours, which have a token on either side of
-it. Prints a table and one JSON line.
+and settings; its times of encoding and decoding the picture are compared with ours, which have a token on both
+sides. Prints a table and one JSON line.
 """
 
 from __future__ import annotations

@@ -22,11 +22,10 @@ from hearth import assets
 from tests.app.served import Served
 from tests.models.tiny_gguf import special_id, write_tiny_gguf
 
-ENDLESS = {str(special_id("<|end|>")): -100}  # so that what is to be seen running does not end by itself
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import drawing
 
+ENDLESS = {str(special_id("<|end|>")): -100}  # so that what is to be seen running does not end by itself
 QUESTION = assets.samples_dir() / "question.wav"
 CIRCLE = drawing.png(drawing.shape("circle", "red"))
 SCHEMA = {
