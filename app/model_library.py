@@ -16,8 +16,7 @@ from hearth.models.describe import describe
 from hearth.models.discovery import Discovery, FoundModel, discover, named
 from hearth.models.errors import ModelFileError
 from hearth.models.places import TITLES, Place, find_places
-from hearth.models.pulled import read_record, replace_file
-from hearth.models.pulling import PullPlace
+from hearth.models.pulled import replace_file
 
 log = logging.getLogger("hearth.models")
 POCKET = "pocket"
@@ -86,22 +85,6 @@ class ModelLibrary:
             return f"{name} is not on this machine; `hearth models pull {entry.name}` fetches it ({size:.1f} GiB)"
         known = [POCKET, *self.catalogue, *(model.name for model in models), *(model.short_name for model in models)]
         return f"unknown model {name!r}{_close(name, known)}: give 'pocket', a name of `hearth models list`, or a path"
-
-    def speech_checkpoint(self, name: str) -> Path:
-        """The Whisper checkpoint of a size (``base`` or ``whisper-base``) that was pulled. Never fetches.
-
-        Raises ModelFileError: unknown, or not on this machine.
-        """
-        full = name.lower() if name.lower().startswith("whisper-") else f"whisper-{name.lower()}"
-        sizes = [entry.name for entry in self.catalogue.values() if entry.kind == "speech"]
-        if full not in sizes:
-            raise ModelFileError(f"no speech model {name!r}{_close(full, sizes)}; there are {', '.join(sizes)}")
-        place = PullPlace.of(self.models_dir, self.catalogue[full])
-        record = read_record(place.record)
-        path = place.folder / f"{full}.pt"
-        if record is None or not path.is_file():
-            raise ModelFileError(f"speech model {full} is not on this machine; `hearth models pull {full}` fetches it")
-        return path
 
     # added by the user
 

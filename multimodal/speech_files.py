@@ -35,7 +35,8 @@ def find_speech_model(name: str, folder: Path) -> SpeechFiles:
 
     Raises ModelFileError naming the places and the remedy.
     """
-    size = SAME_AS.get(name, name)
+    size = name.removeprefix("whisper-")
+    size = SAME_AS.get(size, size)
     if size in SIZES:
         return _official(size, folder)
     path = Path(name).expanduser()
@@ -57,7 +58,8 @@ def find_speech_model(name: str, folder: Path) -> SpeechFiles:
 
 def _official(size: str, folder: Path) -> SpeechFiles:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    checkpoints = [folder / f"{size}.pt", cache / "whisper" / f"{size}.pt"]
+    # as pulled, as OpenAI names it, and where the whisper package keeps it
+    checkpoints = [folder / f"whisper-{size}.pt", folder / f"{size}.pt", cache / "whisper" / f"{size}.pt"]
     checkpoint = next((path for path in checkpoints if path.is_file()), None)
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub")
     snapshots = sorted((hub / f"models--Systran--faster-whisper-{size}" / "snapshots").glob("*"))

@@ -13,8 +13,10 @@ from hearth.model_choice import choose, choose_by
 from hearth.model_library import ModelLibrary
 from hearth.models.errors import ModelFileError
 from hearth.models.pulled import PulledFile, PulledRecord, write_record
+from hearth.models.pulling import PullPlace
 from hearth.recommendation import GIB, Resources, recommend
 from hearth.settings import Settings
+from hearth.speech import speech_files
 from tests.models import tiny_architectures, tiny_mmproj
 from tests.models.test_discovery import ollama
 
@@ -149,17 +151,15 @@ def test_a_chosen_model_that_is_gone_stops_answers_but_not_the_start(library: Mo
 
 
 def test_a_speech_checkpoint_is_found_once_pulled(library: ModelLibrary) -> None:
-    with pytest.raises(ModelFileError, match="`hearth models pull whisper-base` fetches it"):
-        library.speech_checkpoint("base")
-    with pytest.raises(ModelFileError, match=r"no speech model 'bass'.*whisper-base"):
-        library.speech_checkpoint("bass")
-    folder = library.models_dir / "speech"
-    folder.mkdir(parents=True)
-    (folder / "whisper-base.pt").write_bytes(b"weights")
+    place = PullPlace.of(library.models_dir, library.catalogue["whisper-base"])
+    place.folder.mkdir(parents=True)
+    pulled = place.folder / "whisper-base.pt"
+    pulled.write_bytes(b"weights")
     record = PulledRecord("whisper-base", "", "main", "", (PulledFile("whisper-base.pt", "u", "", 7, "0" * 64, "F16"),))
-    write_record(folder / "whisper-base.pulled.json", record)
-    for name in ("base", "whisper-base", "Whisper-Base"):
-        assert library.speech_checkpoint(name) == folder / "whisper-base.pt"
+    write_record(place.record, record)
+    settings = Settings(data_dir=library.models_dir.parent)
+    for name in ("base", "whisper-base"):
+        assert speech_files(settings.model_copy(update={"speech_model": name})).checkpoint == pulled
     assert [model.name for model in library.discover().models] == ["whisper-base"]
 
 
