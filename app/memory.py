@@ -209,7 +209,7 @@ class Memory:
         return added
 
     def _add_document(self, file: RawFile, step: Progress, stop: Cancelled) -> Ingested:
-        from hearth.multimodal.documents import read_document
+        from hearth.documents_apart import read_document
 
         text = read_document(file.data, file.name, on_progress=lambda fraction: step(0.3 * fraction), cancelled=stop)
         return self._ingest_text(file, text, step, stop)

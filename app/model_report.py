@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hearth.models.errors import HearthError
+from hearth.models.errors import EngineError, HearthError
 from hearth.models.fit import gib
 from hearth.models.tasks import Limits, run_task
 from hearth.terminal import one_line, printable
@@ -25,7 +25,10 @@ def examine(file: Path, *, mmproj: Path | None = None, n_ctx: int | None = None)
     reading broke the limits of time or memory.
     """
     path = file.expanduser()
-    found = run_task("inspect", HEADER_LIMITS, path=path)
+    try:
+        found = run_task("inspect", HEADER_LIMITS, path=path)
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}; download it again") from error
     if found["kind"] == "model":
         found["fit"] = _fit(path, mmproj, n_ctx)
         if found["fit"]["state"] != "error":

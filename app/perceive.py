@@ -167,9 +167,10 @@ class Perceiver:
 
     def _see_pages(self, file: RawFile) -> None:
         """Takes the first pages of a scanned document as pictures."""
-        from hearth.multimodal.documents import read_document, render_page
+        from hearth.documents_apart import page_png, read_document
 
-        pages = read_document(file.data, file.name).scanned_pages
+        cancelled = self._reporter.cancelled.is_set
+        pages = read_document(file.data, file.name, cancelled=cancelled).scanned_pages
         shown = pages[:MAX_SCANNED_PAGES]
         left = f"; the other {len(pages) - len(shown)} are not looked at" if len(pages) > len(shown) else ""
         self._reporter.notice(
@@ -178,9 +179,8 @@ class Perceiver:
         drawn = []
         for number in shown:
             self._reporter.check()
-            out = io.BytesIO()
-            render_page(file.data, number, name=file.name).save(out, "PNG")
-            drawn.append(RawFile(out.getvalue(), f"{file.name}, page {number}.png"))
+            png = page_png(file.data, number, name=file.name, cancelled=cancelled)
+            drawn.append(RawFile(png, f"{file.name}, page {number}.png"))
         self.see(drawn)
 
     def _see_frames(self, file: RawFile) -> Video | None:

@@ -89,6 +89,19 @@ def _gif_bomb() -> bytes:
     return bytes(made)
 
 
+def _gif_comments(blocks: bytes) -> bytes:
+    return b"GIF89a\x01\0\x01\0\0\0\0" + blocks + b",\0\0\0\0\x01\0\x01\0\x80\0\0\0\xff\xff\xff\x02\x02D\x01\0;"
+
+
+def _tiff_strips(n: int) -> bytes:
+    """A pixel wide, a strip for each row, all of them the same byte."""
+    fields = [(256, 4, 1, 1), (257, 4, 1, n), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    fields += [(273, 4, n, 200), (278, 4, 1, 1), (279, 4, n, 200 + 4 * n)]
+    body = b"".join(struct.pack("<HHII", *one) for one in sorted(fields))
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + body + bytes(4)
+    return head.ljust(200, b"\0") + struct.pack("<I", 8) * n + struct.pack("<I", 1) * n
+
+
 _PICTURES: list[tuple[str, Callable[[], Named | tuple[str, bytes]]]] = [
     ("size 2^31", lambda: ("a.png", png(2**31 - 1, 2**31 - 1))),
     ("size 0", lambda: ("a.png", png(0, 10))),
@@ -123,6 +136,11 @@ _PICTURES: list[tuple[str, Callable[[], Named | tuple[str, bytes]]]] = [
     ("TIFF tag of 2^32 items", lambda: ("a.tif", b"II*\0\x08\0\0\0\x02\0\0\x01\x04\0\xff\xff\xff\xff\x08\0\0\0\x01\x01\x04\0\xff\xff\xff\xff\x08\0\0\0\0\0\0\0")),
     ("GIF canvas larger than its frame", lambda: ("a.gif", _gif_bomb())),
     ("2,000 frames", lambda: ("a.gif", _saved(Image.new("P", (500, 500)), "GIF", save_all=True, append_images=[Image.new("P", (500, 500), n % 200) for n in range(400)]))),
+    ("4 million chunks", lambda: ("a.png", png(9, 9, further=chunk(b"tEXt", b"") * 4_000_000))),
+    ("10 million comments", lambda: ("a.jpg", b"\xff\xd8" + b"\xff\xfe\0\x02" * 10_000_000 + _pictures()["plain.jpg"][2:])),
+    ("GIF of 5 million comments", lambda: ("a.gif", _gif_comments(b"!\xfe\x01a\0" * 5_000_000))),
+    ("GIF of a comment in 20 million blocks", lambda: ("a.gif", _gif_comments(b"!\xfe" + b"\x01a" * 20_000_000 + b"\0"))),
+    ("TIFF of 10 million strips", lambda: ("a.tif", _tiff_strips(10_000_000))),
     ("SVG", lambda: ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'>" + b"<g>" * 100_000)),
     ("HEIC without content", lambda: ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\xff" * 99)),
     ("EPS", lambda: ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run")),
@@ -159,7 +177,7 @@ def _by_soundfile(kind: str, rate: int = 16_000, duration_s: float = 0.5, **opti
 def _by_av(container: str, codec: str | None, picture: str | None = None, *, size: int = 64, n_frames: int = 10) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format=container) as output:
-        video: Any = output.add_stream(picture, rate=10) if picture else None
+        video: Any = output.add_stream(picture, rate=25) if picture else None
         sound: Any = output.add_stream(codec, rate=48_000, layout="mono") if codec else None
         if video is not None:
             video.width = video.height = size
@@ -219,8 +237,8 @@ def _patched(name: str, mark: bytes, offset: int, value: bytes) -> bytes:
 def _flac(*, rate: int, n_samples: int) -> bytes:
     """With another rate (20 bits) and number of samples (36 bits) in its head."""
     made = bytearray(_recordings()["a.flac"])
-    packed = int.from_bytes(made[18:26], "big") & (0xFFF << 36 & ~(0xF << 36) | 0x1FF << 36)
-    made[18:26] = (rate << 44 | packed & 0xFFF000000000 | n_samples).to_bytes(8, "big")
+    packed = int.from_bytes(made[18:26], "big") & 0xFF << 36  # channels and bits
+    made[18:26] = (rate << 44 | packed | n_samples).to_bytes(8, "big")
     return bytes(made)
 
 

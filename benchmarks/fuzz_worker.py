@@ -89,7 +89,7 @@ def read_picture(outcomes: Outcomes, data: bytes, name: str) -> None:
 
 def read_document(outcomes: Outcomes, data: bytes, name: str) -> None:
     """As app/perceive.py: the text, its passages, and pages that are scans as pictures."""
-    from hearth.multimodal import documents
+    from hearth import documents_apart as documents
     from hearth.multimodal.kinds import sniff
     from hearth.multimodal.passages import embedding_text, split_passages
 
@@ -100,7 +100,8 @@ def read_document(outcomes: Outcomes, data: bytes, name: str) -> None:
         return
     outcomes.step("passages", lambda: [embedding_text(text, passage) for passage in split_passages(text)])
     for number in text.scanned_pages[:MAX_SCANNED_PAGES]:
-        outcomes.step("page", lambda number=number: documents.render_page(data, number, name=name))
+        stop = _user()
+        outcomes.step("page", lambda number=number: documents.page_png(data, number, name=name, cancelled=stop))
 
 
 def read_recording(outcomes: Outcomes, data: bytes, name: str) -> None:

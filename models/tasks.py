@@ -1,4 +1,4 @@
-"""Runs work on a model file in a process of its own, within limits of time and memory; what fails there is an error.
+"""Runs work on a stranger's file in a process of its own, within limits of time and memory; what fails there is an error.
 
 The parent sends a pickled task, the child answers in lines of JSON: progress, then a result or an error. A child whose
 parent is gone leaves by itself.
@@ -28,6 +28,8 @@ TASKS: Final = {
     "fit": "hearth.models.fit_report:fit_report",
     "quantize": "hearth.models.quantize:quantize",
     "score": "hearth.models.score:score",
+    "document": "hearth.documents_apart:document_task",
+    "page": "hearth.documents_apart:page_task",
 }
 MAX_LINE_BYTES: Final = 4 << 20  # of an answer
 LAST_WORDS_BYTES: Final = 4096

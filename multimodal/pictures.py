@@ -25,12 +25,14 @@ from PIL import features as pillow_features
 
 from hearth.multimodal.errors import MediaTooLargeError, PerceptionError, UnsupportedMediaError
 from hearth.multimodal.kinds import describe, identify, shown_name
+from hearth.multimodal.pictures_structure import MAX_PARTS, MAX_SCANNED_PIXELS, MAX_SCANS, n_parts, n_scans
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 100 * 1024 * 1024
 KEPT_EDGE_PX = 4096  # long side of the image kept in memory; views and tiles never need more
 THUMBNAIL_QUALITY = 80
 _ORIENTATION_TAG = 0x0112
+_BAND_PIXELS = 4_000_000
 
 # The formats that are read, each by its own decoder: opening goes by this table alone, so that no other
 # of Pillow's plugins (some of which start programs) ever sees a stranger's bytes.
@@ -87,6 +89,10 @@ def read_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_by
     """
     name = shown_name(name)
     mime = _readable_mime(data, name, max_bytes)
+    if n_parts(data, mime) > MAX_PARTS:
+        raise MediaTooLargeError(
+            f"{name} is {describe(data)} in more than {MAX_PARTS:,} parts, the limit; save it again as PNG or JPEG"
+        )
     try:
         opened = _OPENERS[mime](io.BytesIO(data))
     except _DECODER_ERRORS as error:
@@ -96,6 +102,7 @@ def read_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_by
         raise MediaTooLargeError(
             f"{name} has {width:,} × {height:,} pixels, more than the limit of {max_pixels:,}; scale it down first"
         )
+    _check_scans(data, mime, width * height, name)
     try:
         orientation = _orientation(opened) if mime != "image/tiff" else 1  # Pillow turns TIFFs by itself
         image = _decode(opened)
@@ -130,6 +137,16 @@ def _readable_mime(data: bytes, name: str, max_bytes: int) -> str:
     if content.kind == "picture":
         raise UnsupportedMediaError(f"{name} is {content.words}, which is not read; save it as PNG or JPEG first")
     raise UnsupportedMediaError(f"{name} is not a picture: it is {content.words}; pictures are read as {readable}")
+
+
+def _check_scans(data: bytes, mime: str, n_pixels: int, name: str) -> None:
+    """A progressive JPEG can have its pixels gone over any number of times, at a hundred bytes each."""
+    n = n_scans(data) if mime == "image/jpeg" else 0
+    limit = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(n_pixels, 1))
+    if n > limit:
+        raise MediaTooLargeError(
+            f"{name} is a JPEG of {n:,} passes over its pixels, more than the limit of {limit:,}; save it again"
+        )
 
 
 def _damaged(name: str, data: bytes, error: BaseException) -> PerceptionError:
@@ -186,11 +203,17 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+    """In bands where it is transparent: the layers of a whole picture of 100 megapixels would take 1.5 GB."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    width, height = image.size
+    band_px = max(1, _BAND_PIXELS // width)
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, height, band_px):
+        rgba = image.crop((0, top, width, min(height, top + band_px))).convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+        opaque.paste(Image.alpha_composite(white, rgba).convert("RGB"), (0, top))
+    return opaque
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:

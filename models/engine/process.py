@@ -200,7 +200,7 @@ class ProcessEngine:
             if isinstance(error, ProcessEnded):
                 self._note_crash(process)
                 raise EngineError(
-                    f"the engine process ended while it loaded {self._path.name} ({process.manner}); choose another "
+                    f"the engine process ended while it loaded {self._files()} ({process.manner}); choose another "
                     "model, a smaller n_ctx or n_gpu_layers 0"
                 ) from error
             raise
@@ -210,6 +210,12 @@ class ProcessEngine:
         self._process, self._info = process, info
         logger.info("engine process %d has %s after %.2f s", process.pid, self._path.name, time.monotonic() - started_s)
         return process
+
+    def _files(self) -> str:
+        """The names of all that is loaded: the one that ended the process may be any of them."""
+        options = self._options or EngineOptions()
+        others = (options.mmproj, options.draft_model, *(adapter.path for adapter in options.lora))
+        return ", ".join(Path(path).name for path in (self._path, *others) if path is not None)
 
     def _check_open(self) -> None:
         if self._closed:
