@@ -1,4 +1,4 @@
-"""Runs work on a stranger's file in a process of its own, within limits of time and memory; what fails there is an error.
+"""Runs work on a stranger's file in a process of its own, within limits of time and memory; a failure is an error.
 
 The parent sends a pickled task, the child answers in lines of JSON: progress, then a result or an error. A child whose
 parent is gone leaves by itself.
@@ -28,8 +28,6 @@ TASKS: Final = {
     "fit": "hearth.models.fit_report:fit_report",
     "quantize": "hearth.models.quantize:quantize",
     "score": "hearth.models.score:score",
-    "document": "hearth.documents_apart:document_task",
-    "page": "hearth.documents_apart:page_task",
 }
 MAX_LINE_BYTES: Final = 4 << 20  # of an answer
 LAST_WORDS_BYTES: Final = 4096
@@ -66,7 +64,8 @@ def run_task(
     cancelled: Callable[[], bool] = lambda: False,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """Returns what the task of ``TASKS`` returns, as JSON has it. ``arguments`` must pickle.
+    """Returns what the task returns, as JSON has it. ``name`` is one of ``TASKS``, or a ``module:function`` like those.
+    ``arguments`` must pickle.
 
     Raises the error that the task raised, and EngineError if it broke the limits, crashed, or was cancelled.
     """
@@ -91,7 +90,7 @@ def run_task(
             process.stdin.close()
             process.stdout.close()
         if answer is None:
-            raise EngineError(f"{name}: the process ended ({_manner(status, errors)})")
+            raise EngineError(f"{_shown(name)}: the process ended ({_manner(status, errors)})")
     if "error" in answer:
         raise _ERRORS.get(str(answer.get("kind")), EngineError)(str(answer["error"]))
     result: dict[str, Any] = answer["result"]
@@ -108,10 +107,10 @@ def _wait(
             line = lines.get(timeout=_LOOK_S)
         except Empty:
             if cancelled():
-                raise EngineError(f"{name} was stopped") from None
+                raise EngineError(f"{_shown(name)} was stopped") from None
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise EngineError(
-                    f"{name}: not done after {limits.seconds:g} s, the limit; is the file damaged or hostile?"
+                    f"{_shown(name)}: not done after {limits.seconds:g} s, the limit; is the file damaged or hostile?"
                 ) from None
             continue
         if not line:
@@ -120,6 +119,10 @@ def _wait(
         if "progress" not in answer:
             return dict(answer)
         report(float(answer["progress"]), str(answer["text"]))
+
+
+def _shown(name: str) -> str:
+    return name.rpartition(":")[2].removesuffix("_task")
 
 
 def _read_lines(pipe: IO[bytes], lines: SimpleQueue[bytes]) -> None:
@@ -153,7 +156,7 @@ def child() -> None:
         answers.flush()
 
     try:
-        module, _, function = TASKS[task.name].partition(":")
+        module, _, function = TASKS.get(task.name, task.name).partition(":")
         run = getattr(importlib.import_module(module), function)
         result = run(lambda fraction, text: say({"progress": fraction, "text": text}), **task.arguments)
         say({"result": result})
@@ -162,7 +165,10 @@ def child() -> None:
     except MemoryError:
         limit = task.limits.memory_bytes or 0
         say(
-            {"error": f"{task.name}: it takes more than {limit / (1 << 20):,.0f} MiB, the limit", "kind": "EngineError"}
+            {
+                "error": f"{_shown(task.name)}: it takes more than {limit / (1 << 20):,.0f} MiB, the limit",
+                "kind": "EngineError",
+            }
         )
     os._exit(0)  # no teardown: native libraries may crash in theirs
 
