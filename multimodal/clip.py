@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hearth.models.errors import ModelFileError
-from hearth.multimodal.connector import CAbstractor
+from hearth.multimodal.connector import CAbstractor, ViewAbstractor
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 
 END_TOKEN = "<|end|>"
@@ -28,14 +28,16 @@ class VisionNetwork(nn.Module):
     """open_clip's CLIP (convolutional image tower, small text tower) and the connector on its feature maps.
 
     ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has them,
-    and ``connector`` with ``channels``, ``n_tokens``, ``n_embd``.
+    and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once, or ``n_places``,
+    for pictures seen in views.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.clip = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
         in_channels = config["vision_cfg"]["width"] * (16 + 32)
-        self.connector = CAbstractor(in_channels, **config["connector"])
+        self.in_views = "n_places" in config["connector"]
+        self.connector = (ViewAbstractor if self.in_views else CAbstractor)(in_channels, **config["connector"])
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of the two deepest stages, of side_px / 16 and side_px / 32 cells."""
@@ -48,10 +50,11 @@ class VisionNetwork(nn.Module):
         pooled: Tensor = self.clip.visual.attnpool(coarse)
         return nn.functional.normalize(pooled.float(), dim=-1)
 
-    def visual_tokens(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(batch, …) both maps → (batch, n_tokens, n_embd)."""
+    def visual_tokens(self, fine: Tensor, coarse: Tensor, places: Tensor | None = None) -> Tensor:
+        """(batch, …) both maps, and the tokens' places if pictures are seen in views → (batch, n_tokens, n_embd)."""
         enlarged = nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
-        tokens: Tensor = self.connector(torch.cat((fine, enlarged), dim=1))
+        maps = torch.cat((fine, enlarged), dim=1)
+        tokens: Tensor = self.connector(maps) if places is None else self.connector(maps, places)
         return tokens
 
     def text_vectors(self, ids: Tensor) -> Tensor:

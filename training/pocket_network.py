@@ -9,9 +9,10 @@ from training.language import LanguageModel
 
 
 class PocketNetwork(nn.Module):
-    """The vision encoder with its connector, and the language model."""
+    """The vision encoder with its connector, the language model, and ``spelling``, which only training needs."""
 
-    def __init__(self, vision: VisionNetwork, language: LanguageModel) -> None:
+    def __init__(self, vision: VisionNetwork, language: LanguageModel, spelling: nn.Module) -> None:
         super().__init__()
         self.vision = vision
         self.language = language
+        self.spelling = spelling

@@ -12,10 +12,24 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from training.chats import SPECIAL_TOKENS
 from training.texts import Writer
-from training.world import COLOURS, NAMES, NAMES_DRAWN, NUMBERS, SHAPES, as_spoken, spoken_sentence
+from training.products import products
+from training.world import COLOURS, NAMES, NUMBERS, SHAPES, as_spoken, spoken_sentence
 
-N_TOKENS = 4096
+N_TOKENS = 5120
 DRAWN_REPEATS = 400  # often enough that a word which a visual token is to say becomes one token
+
+
+_WORDS = (
+    "left right top bottom middle background text picture pictures bar bars chart value first second third Neither None seven "
+    "eight nine ten says reads word number written printed plus minus times equals more fewer bigger smaller larger above below "
+    "both differ common none same different Yes No product kind colour place count JSON true false"
+).split()
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def hearth_pages() -> list[str]:
+    """Hearth's own pages, in the order of their names."""
+    return [path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 
 
 def corpus(data: Path, seed: int) -> Iterator[str]:
@@ -23,9 +37,13 @@ def corpus(data: Path, seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     writer = Writer(rng)
     for name in NAMES:
-        yield f"It is a {name}. There are two {name}s. {name} " * (DRAWN_REPEATS if name in NAMES_DRAWN else 4)
-    for word in (*SHAPES, *NUMBERS, *COLOURS):
+        yield f"It is a {name}. There are two {name}s. {name} " * DRAWN_REPEATS
+    for product in products(data).values():
+        yield f"It is {product.name}. a {product.kind} " * DRAWN_REPEATS
+    for word in (*SHAPES, *NUMBERS, *COLOURS, *_WORDS):
         yield f"{word} a {word} the {word}s " * DRAWN_REPEATS
+    for page in hearth_pages():
+        yield page
     for _ in range(30_000):
         sentence = spoken_sentence(rng)
         yield sentence if rng.random() < 0.6 else as_spoken(sentence)
