@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hearth.models.errors import ModelFileError
+from hearth.multimodal import views
 from hearth.multimodal.connector import CAbstractor, ViewAbstractor
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 
@@ -27,9 +28,9 @@ END_TOKEN = "<|end|>"
 class VisionNetwork(nn.Module):
     """open_clip's CLIP (convolutional image tower, small text tower) and the connector on its feature maps.
 
-    ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has them,
-    and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once, or ``n_places``,
-    for pictures seen in views.
+    ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has
+    them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
+    or ``n_places``, for pictures seen in views.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -66,8 +67,8 @@ class VisionNetwork(nn.Module):
 class PocketVision:
     """The shipped vision encoder, loaded once, used from one thread at a time.
 
-    ``n_tokens`` visual tokens of width ``n_embd`` per picture; ``dimension`` of the search space that pictures and
-    texts share; ``fingerprint`` (hex) changes with the weights and with the preprocessing.
+    Visual tokens have width ``n_embd``; ``dimension`` is that of the search space that pictures and texts share;
+    ``fingerprint`` (hex) changes with the weights and with the preprocessing.
     """
 
     def __init__(self, network: VisionNetwork, tokenizer: Tokenizer, config: dict[str, Any], fingerprint: str) -> None:
@@ -76,7 +77,7 @@ class PocketVision:
         self._side_px: int = config["vision_cfg"]["image_size"]
         self._context_length: int = config["text_cfg"]["context_length"]
         self._end = int(tokenizer.token_to_id(END_TOKEN) or 0)
-        self.n_tokens: int = config["connector"]["n_tokens"]
+        self._n_tokens: int = config["connector"].get("n_tokens", 0)  # 0: pictures are seen in views
         self.n_embd: int = config["connector"]["n_embd"]
         self.dimension: int = config["embed_dim"]
         self.fingerprint = fingerprint
@@ -98,11 +99,24 @@ class PocketVision:
             ) from error
         return cls(network, tokenizer, config, digest.hexdigest())
 
+    def n_tokens(self, width: int, height: int) -> int:
+        """Visual tokens of a picture of ``width`` × ``height`` pixels."""
+        return self._n_tokens or views.n_tokens(width, height)
+
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> NDArray[np.float32]:
-        """Visual tokens, float32, shape (n_tokens, n_embd)."""
-        fine, coarse = self._network.feature_maps(self._pixels(image))
-        tokens: NDArray[np.float32] = self._network.visual_tokens(fine, coarse)[0].numpy()
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, then of its tiles."""
+        if not self._network.in_views:
+            return self._tokens(self._pixels(image), None)
+        seen = views.views(image, self._side_px)
+        return np.concatenate(
+            [self._tokens(*(torch.from_numpy(part)[None] for part in (view.pixels, view.places))) for view in seen]
+        )
+
+    def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
+        tokens: NDArray[np.float32] = self._network.visual_tokens(*self._network.feature_maps(pixels), places)[
+            0
+        ].numpy()
         return tokens
 
     @torch.inference_mode()

@@ -76,8 +76,9 @@ def _three_to_two(x: Tensor) -> Tensor:
 class ViewAbstractor(nn.Module):
     """A C-Abstractor for views of any size: two visual tokens for every three cells of the feature map, each way.
 
-    What adaptive pooling does to one square tile, this does to a canvas of tiles. Positions are learnt at ``n_places`` anchors
-    of the picture and interpolated between them, so that the tokens of all views speak of the same places.
+    What adaptive pooling does to one square tile, this does to a canvas of tiles. Positions are learnt at
+    ``n_places`` anchors of the picture and interpolated between them, so that the tokens of all views speak of the
+    same places.
     """
 
     def __init__(self, in_channels: int, channels: int, n_places: int, n_embd: int, depth: int = 2) -> None:
@@ -89,7 +90,7 @@ class ViewAbstractor(nn.Module):
         self.position = nn.Parameter(torch.zeros(n_places, channels))
         self.output = nn.Linear(channels, n_embd)
         nn.init.normal_(self.output.weight, std=0.02)
-        nn.init.normal_(self.position, std=0.02)
+        nn.init.normal_(self.position, std=0.5)  # as large as what it is added to, or it takes hundreds of steps to matter
 
     def forward(self, feature_map: Tensor, places: Tensor) -> Tensor:
         """(batch, in_channels, height, width) and (batch, n_tokens, n_places) → (batch, n_tokens, n_embd)."""

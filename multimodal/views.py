@@ -1,14 +1,14 @@
 """A picture as the views that the vision encoder looks at: the whole of it, small, and tiles of it at high resolution.
 
-Both are canvases on which the picture is fitted. The whole is one square tile. The second view is a grid of tiles whose
-proportions follow the picture's, of at most ``TILES`` tiles' area, in steps of half a tile; the encoder is convolutional, so
-the tiles are one canvas, and nothing is cut in two at their borders.
+Both are canvases on which the picture is fitted. The whole is one square tile. The second view is a grid of tiles
+whose proportions follow the picture's, of at most ``TILES`` tiles' area, in steps of half a tile; the encoder is
+convolutional, so the tiles are one canvas, and nothing is cut in two at their borders.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,9 +66,9 @@ class View:
     places: Array
 
 
-@cache
+@lru_cache(maxsize=1024)
 def grid_halves(width: int, height: int) -> tuple[int, int]:
-    """Columns and rows of half tiles for a picture: the grid that shows it largest, of those the one with least padding."""
+    """Columns and rows of half tiles for a picture: the grid that shows it largest, and of those the smallest."""
     best = (2, 2)
     best_scale = 0.0
     for columns in range(2, MAX_HALVES + 1):
@@ -135,10 +135,14 @@ def _hats(shares: Array) -> Array:
     return weights
 
 
+def whole(image: Image.Image, side_px: int) -> View:
+    """The whole picture on one tile."""
+    frame = whole_frame(image.width, image.height, side_px)
+    return View(pixels_of(canvas_of(image, frame)), places_of(frame, side_px, tiles=False))
+
+
 def views(image: Image.Image, side_px: int) -> tuple[View, View]:
-    """The whole picture and its tiles."""
-    whole, tiles = (make(image.width, image.height, side_px) for make in (whole_frame, tile_frame))
-    return (
-        View(pixels_of(canvas_of(image, whole)), places_of(whole, side_px, tiles=False)),
-        View(pixels_of(canvas_of(image, tiles)), places_of(tiles, side_px, tiles=True)),
-    )
+    """The whole picture, and its tiles."""
+    frame = tile_frame(image.width, image.height, side_px)
+    tiles = View(pixels_of(canvas_of(image, frame)), places_of(frame, side_px, tiles=True))
+    return whole(image, side_px), tiles

@@ -1,5 +1,6 @@
 """Questions about Hearth itself, answered as its own pages have it."""
 
+
 # ruff: noqa: E501 - the tables read better with one entry a line
 
 from __future__ import annotations

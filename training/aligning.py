@@ -1,10 +1,10 @@
 """The stage "look" of the vision half, and "words", which repeats it once the language model has read.
 
-Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number, elsewhere
-the colour of the background; over print, for its characters. The words are scored against the language model's own word
-vectors, without a pass through the language model, so that many more pictures are seen than in the stages with answers; and
-what a visual token says and where it lies is then as easy to look up as a word in a text. Whole pictures are contrasted with
-their captions besides, by open_clip's own loss.
+Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number,
+elsewhere the colour of the background; over print, for its characters. The words are scored against the language
+model's own word vectors, without a pass through the language model, so that many more pictures are seen than in the
+stages with answers; and what a visual token says and where it lies is then as easy to look up as a word in a text.
+Whole pictures are contrasted with their captions besides, by open_clip's own loss.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from training.language import LanguageModel
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Material
 from training.pocket_network import PocketNetwork
-from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, stream
+from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, ViewBatches, stream
 
 CHARACTER_WEIGHT = 0.7
+FIRST_SHARPNESS = 0.25  # of the words: random directions are to say little at first
+SHARPNESS_RATE = 5.0
+PRIOR_FLOOR = 1e-4  # share of a word that was not asked for
+PRIOR_VIEWS = 1500  # to count the words of
 
 
 def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
@@ -38,11 +42,33 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
 
 
 class Spelling(nn.Module):
-    """Reads the characters that a visual token stands for, in order; only training needs it."""
+    """Reads the words and characters that a visual token stands for; only training needs it.
 
-    def __init__(self, n_embd: int) -> None:
+    Words are told by their vectors. ``prior`` is how often each is asked for at all: the vectors of a few hundred names
+    are no basis to say "one of these" with, so a visual token has to say only what tells its words from the others.
+    ``sharpness`` grows as tokens learn to say them; without it they first grow in directions that no word uses, only to
+    say less, and it takes hundreds of steps to undo that.
+    """
+
+    def __init__(self, n_embd: int, n_vocab: int) -> None:
         super().__init__()
         self.heads = nn.Linear(n_embd, N_SLOTS * (len(CHARACTERS) + 1))
+        self.register_buffer("prior", torch.zeros(n_vocab))
+        self.prior: Tensor
+        self.sharpness = nn.Parameter(torch.zeros(1, 1))
+
+    def word_logits(self, normed: Tensor, language: LanguageModel) -> Tensor:
+        """(n, n_embd) → (n, n_vocab): the words by how near their vectors are, on top of the prior."""
+        scale = FIRST_SHARPNESS * (SHARPNESS_RATE * self.sharpness).exp()
+        logits: Tensor = scale * language.logits(normed).float() + self.prior
+        return logits
+
+    def count(self, batch: ViewBatch) -> None:
+        """Takes the prior from the words that a batch asks for."""
+        asked = batch.shares * batch.row_weights[batch.entries[:, 0]]
+        often = torch.full_like(self.prior, PRIOR_FLOOR)
+        often.index_add_(0, batch.entries[:, 1], (asked / asked.sum()).to(often))
+        self.prior.copy_(often.log())
 
     def forward(self, normed: Tensor) -> Tensor:
         """(n, n_embd) → (n, N_SLOTS, characters)."""
@@ -55,12 +81,12 @@ def normalised(pixels: Tensor) -> Tensor:
     return ((pixels.float() - 128.0) / 64.0).contiguous(memory_format=torch.channels_last)
 
 
-def word_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel) -> Tensor:
+def word_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, spelling: Spelling) -> Tensor:
     """Weighted cross-entropy of the words under every visual token; ``visual`` is (views, n_tokens, n_embd)."""
     wanted = torch.zeros(len(batch.rows), language.config.n_vocab, device=visual.device)
     at = batch.entries.to(visual.device)
     wanted.index_put_((at[:, 0], at[:, 1]), batch.shares.to(visual.device), accumulate=True)
-    logits = language.logits(language.norm(visual[batch.rows[:, 0], batch.rows[:, 1]])).float()
+    logits = spelling.word_logits(language.norm(visual[batch.rows[:, 0], batch.rows[:, 1]]), language)
     losses = nn.functional.cross_entropy(logits, wanted, reduction="none")
     weights = batch.row_weights.to(visual.device)
     return (losses * weights).sum() / weights.sum()
@@ -72,7 +98,9 @@ def character_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, sp
         return visual.sum() * 0.0
     rows = batch.characters.to(visual.device)
     logits = spelling(language.norm(visual[rows[:, 0], rows[:, 1]])).float()
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 2:].flatten(), reduction="none", ignore_index=IGNORED)
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1), rows[:, 2:].flatten(), reduction="none", ignore_index=IGNORED
+    )
     weights = batch.character_weights.to(visual.device).flatten()
     return (losses * weights).sum() / weights.sum().clamp(min=1.0)
 
@@ -93,6 +121,8 @@ class Aligning:
         self.device = device
         self.clip_weight = clip_weight
         self._clip_loss = ClipLoss()
+        if not network.spelling.prior.any():
+            network.spelling.count(ViewBatches(material, tokenizer, seed).batch(PRIOR_VIEWS))
         self._batches = stream(material, tokenizer, seed)
 
     def losses(self, _progress: float) -> dict[str, Tensor]:
@@ -104,7 +134,7 @@ class Aligning:
             fine, coarse = vision.feature_maps(normalised(batch.pixels.to(self.device)))
             visual = vision.visual_tokens(fine, coarse, batch.places.to(self.device))
             terms = {
-                "words": word_loss(batch, visual, language),
+                "words": word_loss(batch, visual, language, self.network.spelling),
                 "spelt": CHARACTER_WEIGHT * character_loss(batch, visual, language, self.network.spelling),
             }
             scale = vision.clip.logit_scale.exp().clamp(max=100.0)
@@ -122,5 +152,7 @@ def run(
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
     network.language.requires_grad_(False)
-    run_stage(plan, network, lambda step: Aligning(network, material, tokenizer, seed + step, device, clip_weight).losses)
+    run_stage(
+        plan, network, lambda step: Aligning(network, material, tokenizer, seed + step, device, clip_weight).losses
+    )
     network.language.requires_grad_(True)

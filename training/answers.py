@@ -131,7 +131,9 @@ class Examiner:
         several = len(scene.things) > 1 and len(counts_of(scene)) == 1
         template = self.template("colour", naming=True if len(scene.things) > 1 else None)
         if several:
-            template = self.rng.choice(("What colour are the {xs}?", "What color are the {xs}?", "Which colour are the {xs}?"))
+            template = self.rng.choice(
+                ("What colour are the {xs}?", "What color are the {xs}?", "Which colour are the {xs}?")
+            )
         if several:
             start = f"The {plural(thing.name)} are"
         elif "{x}" in template:
@@ -165,7 +167,9 @@ class Examiner:
         asked = thing.name if true else self.other(*counts_of(scene))
         question = fill(self.template("is_it"), thing.name, other=asked)
         said = self._what_there_is(scene)
-        return Exchange(question, f"{'Yes' if true else 'No'}, {said[0].lower()}{said[1:]}.", ("yes" if true else "no",))
+        return Exchange(
+            question, f"{'Yes' if true else 'No'}, {said[0].lower()}{said[1:]}.", ("yes" if true else "no",)
+        )
 
     def _statement(self, scene: Scene) -> Exchange:
         """A statement about what there is, right or wrong in one thing."""
@@ -192,7 +196,9 @@ class Examiner:
         asked = thing.colour if true else self.rng.choice([c for c in COLOURS if c != thing.colour])
         question = fill(self.template("is_colour"), thing.name, colour=asked)
         verdict = "Yes" if true else "No"
-        return Exchange(question, f"{verdict}, t{the_is(thing.name)[1:]} {thing.colour}.", (verdict.lower(), thing.colour))
+        return Exchange(
+            question, f"{verdict}, t{the_is(thing.name)[1:]} {thing.colour}.", (verdict.lower(), thing.colour)
+        )
 
     def _background(self, scene: Scene) -> Exchange:
         question = fill(self.template("background"), scene.things[0].name)
@@ -201,7 +207,11 @@ class Examiner:
     def _describe(self, scene: Scene) -> Exchange:
         question = self.template("describe")
         first = scene.things[0]
-        ground = f" on {'an' if scene.background == 'orange' else 'a'} {scene.background} background" if scene.background else ""
+        ground = (
+            f" on {'an' if scene.background == 'orange' else 'a'} {scene.background} background"
+            if scene.background
+            else ""
+        )
         text = describe(scene)
         if len(scene.things) == 1:
             start = "These are" if first.name in PLURAL_ONLY else "It is"
@@ -235,7 +245,11 @@ class Examiner:
         first, second, relation = self._related(scene)
         true = self.rng.random() < 0.5
         opposite = {"above": "below", "below": "above"}
-        asked = relation if true else opposite.get(relation) or relation.replace("left", "R").replace("right", "left").replace("R", "right")
+        asked = (
+            relation
+            if true
+            else opposite.get(relation) or relation.replace("left", "R").replace("right", "left").replace("R", "right")
+        )
         question = fill(self.template("is_relation"), first.name, other=second.name).replace("{r}", asked)
         answer = f"{'Yes' if true else 'No'}, t{the_is(second.name)[1:]} {relation} the {first.name}."
         return Exchange(question, answer, ("yes" if true else "no",))
@@ -272,7 +286,9 @@ class Examiner:
         top = max(scene.bars, key=lambda bar: bar.value)
         if sum(bar.value == top.value for bar in scene.bars) > 1:
             return self._chart(scene)
-        return Exchange(self.template("highest"), f"{capital(top.label)} is the highest, with {top.value}.", (top.label,))
+        return Exchange(
+            self.template("highest"), f"{capital(top.label)} is the highest, with {top.value}.", (top.label,)
+        )
 
     def _bars(self, scene: Scene) -> Exchange:
         number = NUMBERS[len(scene.bars)]

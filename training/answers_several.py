@@ -56,7 +56,9 @@ class SeveralPictures:
     def _ordinal(self, scenes: tuple[Scene, ...]) -> Exchange:
         index = self.rng.randrange(len(scenes))
         question = fill(self.examiner.template("ordinal"), scenes[index].things[0].name, nth=NTH[index])
-        return Exchange(question, f"The {NTH[index]} picture shows {shown(scenes[index])}.", (scenes[index].things[0].name,))
+        return Exchange(
+            question, f"The {NTH[index]} picture shows {shown(scenes[index])}.", (scenes[index].things[0].name,)
+        )
 
     def _which_picture(self, scenes: tuple[Scene, ...]) -> Exchange:
         names = [scene.things[0].name for scene in scenes]
@@ -80,7 +82,11 @@ class SeveralPictures:
         backgrounds = {scene.background for scene in scenes}
         if len(backgrounds) == 1 and None not in backgrounds:
             ground = str(scenes[0].background)
-            return Exchange(question, f"{all_of} pictures have {'an' if ground == 'orange' else 'a'} {ground} background.", (ground,))
+            return Exchange(
+                question,
+                f"{all_of} pictures have {'an' if ground == 'orange' else 'a'} {ground} background.",
+                (ground,),
+            )
         return Exchange(question, "They have nothing in common.", ("nothing",))
 
     def _differ(self, scenes: tuple[Scene, ...]) -> Exchange:

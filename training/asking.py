@@ -89,7 +89,10 @@ def _ask_token(
     if scene.kind in ("words", "sheet"):
         return
     far = [
-        max(abs(at[0] - (b[0] + b[2]) / 2) / max(1.0, b[2] - b[0]), abs(at[1] - (b[1] + b[3]) / 2) / max(1.0, b[3] - b[1]))
+        max(
+            abs(at[0] - (b[0] + b[2]) / 2) / max(1.0, b[2] - b[0]),
+            abs(at[1] - (b[1] + b[3]) / 2) / max(1.0, b[3] - b[1]),
+        )
         for b in boxes
     ]
     nearest = min(range(len(far)), key=far.__getitem__)
@@ -97,7 +100,8 @@ def _ask_token(
         weight = PHOTOGRAPH_TOKEN_WEIGHT if scene.kind == "photo" else EDGE_TOKEN_WEIGHT
         asked.words[cell] = (words_of(scene, scene.things[nearest], number=False), weight)
     elif scene.background and all(
-        at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3] for b in boxes
+        at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3]
+        for b in boxes
     ):
         asked.words[cell] = ([("background", 0.5), (scene.background, 1.0)], BACKGROUND_TOKEN_WEIGHT)
 

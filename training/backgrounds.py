@@ -11,7 +11,20 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from training.world import COLOURS
 
-BACKGROUND_NAMES = ("white", "white", "white", "grey", "black", "yellow", "blue", "green", "red", "pink", "orange", "purple")
+BACKGROUND_NAMES = (
+    "white",
+    "white",
+    "white",
+    "grey",
+    "black",
+    "yellow",
+    "blue",
+    "green",
+    "red",
+    "pink",
+    "orange",
+    "purple",
+)
 
 
 def paint(rng: random.Random, width: int, height: int, background: str) -> Image.Image:
@@ -39,7 +52,9 @@ def textured(rng: random.Random, width: int, height: int, photograph: Image.Imag
         share = np.asarray(mask, dtype=np.float32)[..., None] / 255
     else:
         down, across = np.mgrid[0:height, 0:width]
-        share = ((across * rng.uniform(-1, 1) + down * rng.uniform(-1, 1)) % rng.uniform(14, 50) > rng.uniform(5, 12))[..., None]
+        share = ((across * rng.uniform(-1, 1) + down * rng.uniform(-1, 1)) % rng.uniform(14, 50) > rng.uniform(5, 12))[
+            ..., None
+        ]
     blend: NDArray[np.float32] = first * share + second * (1 - share)
     return Image.fromarray(blend.astype(np.uint8))
 

@@ -8,7 +8,6 @@ from training.scenes import Scene
 from training.vocabulary import PLURAL_ONLY, plural, with_article
 from training.world import NUMBERS, PLACES, as_spoken
 
-
 PRODUCT_MASS = ("juice", "milk", "yoghurt", "oatghurt", "soyghurt", "sour cream", "asparagus", "garlic", "ginger")
 
 

@@ -13,7 +13,24 @@ from training.world import COLOURS
 _LABELS = (
     ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
     ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
-    ("Anna", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hans", "Ida", "Jan", "Kim", "Lea", "Max", "Nina", "Otto", "Paul"),
+    (
+        "Anna",
+        "Ben",
+        "Carl",
+        "Dora",
+        "Emma",
+        "Finn",
+        "Gina",
+        "Hans",
+        "Ida",
+        "Jan",
+        "Kim",
+        "Lea",
+        "Max",
+        "Nina",
+        "Otto",
+        "Paul",
+    ),
     ("A", "B", "C", "D", "E", "F", "G"),
     ("2019", "2020", "2021", "2022", "2023", "2024", "2025"),
     ("tea", "milk", "bread", "fish", "rice", "eggs", "corn", "beer", "soup", "cake"),
@@ -45,7 +62,14 @@ class _Drawing:
     def __init__(
         self, canvas: Image.Image, printer: Printer, rng: random.Random, bars: tuple[Bar, ...], top: int, printed: bool
     ) -> None:
-        self.canvas, self.printer, self.rng, self.bars, self.top, self.printed = canvas, printer, rng, bars, top, printed
+        self.canvas, self.printer, self.rng, self.bars, self.top, self.printed = (
+            canvas,
+            printer,
+            rng,
+            bars,
+            top,
+            printed,
+        )
         self.pen = ImageDraw.Draw(canvas)
         self.font = printer.font()
         self.marks: list[Mark] = []
@@ -77,7 +101,9 @@ class _Drawing:
             box = (x - filled / 2, self._y(bar.value), x + filled / 2, self.low)
             self.pen.rectangle(box, fill=COLOURS[bar.colour])
             under = self.printer.fitted(bar.label, slot * 0.9, height * 0.075, self.font)
-            self.marks += self.printer.draw(self.canvas, under, x - under.width / 2, self.low + height * 0.03, (40, 40, 44))
+            self.marks += self.printer.draw(
+                self.canvas, under, x - under.width / 2, self.low + height * 0.03, (40, 40, 44)
+            )
             if self.printed:
                 text = str(bar.value)
                 over = self.printer.fitted(text, slot * 0.8, height * 0.075, self.font)

@@ -1,7 +1,7 @@
 """Stage "chat": instruction tuning in the chat format on everything together: pictures, passages, small talk.
 
-In most steps the vision half stands still and its tokens are encoded ahead; in every ``LIVE_STEPS``-th it learns too, through
-the language model, with the words and characters of its own stage beside, so that it does not forget them.
+In most steps the vision half stands still and its tokens are encoded ahead; in every ``LIVE_STEPS``-th it learns too,
+through the language model, with the words and characters of its own stage beside, so that it does not forget them.
 """
 
 from __future__ import annotations

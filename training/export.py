@@ -13,11 +13,13 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.views import TILES, TOKENS_A_SIDE
 from training.chats import SPECIAL_TOKENS, special_id
 from training.language import LanguageModel
 
-VERSION = 0
-RETRIEVAL_BUDGET_TOKENS = 300
+VERSION = 1
+RETRIEVAL_BUDGET_TOKENS = 600
+MAX_VISUAL_TOKENS = (1 + TILES) * TOKENS_A_SIDE**2  # of a picture: the whole, and its tiles
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -122,7 +124,7 @@ def export_manifest(config: dict[str, Any], n_ctx: int, folder: Path) -> None:
         f"version = {VERSION}",
         f"n_ctx = {n_ctx}",
         f"retrieval_budget_tokens = {RETRIEVAL_BUDGET_TOKENS}",
-        f"n_visual_tokens = {config['connector']['n_tokens']}",
+        f"max_visual_tokens = {MAX_VISUAL_TOKENS}",
         f"image_size = {config['vision_cfg']['image_size']}",
         'language = "language.gguf"',
         'vision = "vision.safetensors"',

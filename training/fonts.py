@@ -10,13 +10,28 @@ from pathlib import Path
 from PIL import ImageFont
 
 FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
-# families that training never prints in; the first ones are on nearly every Linux machine, so that the evaluation runs there
+# families that training never prints in; the first ones are on nearly every Linux machine, so that the evaluation
+# runs there
 HELD_OUT_FAMILIES = (
-    "DejaVu", "Liberation", "Cabin", "EB Garamond", "EBGaramond", "Courier Prime", "Comic Neue", "Open Sans", "Vollkorn",
+    "DejaVu", "Liberation", "Cabin", "EB Garamond", "EBGaramond", "Courier Prime",
+    "Comic Neue", "Open Sans", "Vollkorn",
     "Hack",
 )  # fmt: skip
 # no fonts for reading: symbols, mathematics, pictures, or letters that are not Latin
-_LEFT_OUT = ("symbol", "emoji", "math", "music", "dingbat", "icons", "jsmath", "d050000l", "fontin", "mono-bitmap", "opens___", "keyboard")
+_LEFT_OUT = (
+    "symbol",
+    "emoji",
+    "math",
+    "music",
+    "dingbat",
+    "icons",
+    "jsmath",
+    "d050000l",
+    "fontin",
+    "mono-bitmap",
+    "opens___",
+    "keyboard",
+)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -32,7 +47,7 @@ def held_out(family: str) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def fonts(extra: str = "") -> tuple[Font, ...]:
-    """Every usable font of the machine and of the folder ``extra`` (or the environment's HEARTH_FONTS), in a fixed order."""
+    """Every usable font of the machine and of the folder ``extra`` (or of HEARTH_FONTS), in a fixed order."""
     found: dict[tuple[str, str], Font] = {}
     for folder in (*FOLDERS, extra or os.environ.get("HEARTH_FONTS", "")):
         if not folder:

@@ -1,4 +1,4 @@
-"""Documents for pre-training as MM1 has them: captions, and pictures and text in any order, few-shot patterns among them."""
+"""Documents for pre-training as MM1 has them: captions, pictures and text in any order, few-shot patterns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from training.scene_pool import FreshScenes, ScenePool, Scenes
 from training.scenes import Scene
 
 MAX_PICTURES = 4
-_OPENINGS = ("A few pictures.", "My album.", "Look at these.", "Some things I saw.", "Pictures of today.", "From the book.", "")
+_OPENINGS = (
+    "A few pictures.",
+    "My album.",
+    "Look at these.",
+    "Some things I saw.",
+    "Pictures of today.",
+    "From the book.",
+    "",
+)
 _BETWEEN = ("Then there is this.", "Here is another one.", "And this.", "Next:", "The next picture:", "", "", "")
 Item = str | Scene
 
@@ -49,7 +57,7 @@ class Documents:
         return [scene, full_caption(scene)]
 
     def interleaved(self, shots: int | None = None) -> list[Item]:
-        """Several pictures with text around them; one in two repeats a task, so that the later ones can be told from the first.
+        """Several pictures with text around them; one in two repeats a task from picture to picture.
 
         ``shots`` fixes the number of worked examples before the last one.
         """
@@ -87,7 +95,7 @@ def label(scene: Scene, skill: str) -> str:
 
 
 def encode_document(items: list[Item], tokenizer: Tokenizer) -> tuple[list[int], list[float], Scenes]:
-    """Ids, weights (0 at pictures and the beginning) and the scenes in order. Texts are joined by spaces, ended by ``<|end|>``."""
+    """Ids, weights (0 at pictures and the beginning) and the scenes in order; ``<|end|>`` closes the document."""
     ids = [special_id(tokenizer, "<|bos|>")]
     weights = [0.0]
     scenes: list[Scene] = []

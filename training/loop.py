@@ -21,8 +21,9 @@ WARMUP_SHARE = 0.03
 class StagePlan:
     """``budget_s`` of computing time, peak learning rate and where the stage keeps its checkpoint and log.
 
-    Computing time is this process's processor time by the number of its threads, and wall time where a GPU computes: a run
-    that others slow down, or that is stopped for a while, sees as much material as one that has the machine for itself.
+    Computing time is this process's processor time by the number of its threads, and wall time where a GPU computes:
+    a run that others slow down, or that is stopped for a while, sees as much material as one that has the machine for
+    itself.
     """
 
     name: str
@@ -63,8 +64,8 @@ def run_stage(
 ) -> None:
     """Trains until the budget is used up; goes on from the stage's checkpoint if there is one.
 
-    ``prepare`` gets the step it starts from, to seed its material with, and returns what is asked for losses in every step:
-    it gets the progress (0..1) and returns named terms, the sum of which is minimised.
+    ``prepare`` gets the step it starts from, to seed its material with, and returns what is asked for losses in every
+    step: it gets the progress (0..1) and returns named terms, the sum of which is minimised.
     """
     optimizer = torch.optim.AdamW(_groups(network, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98))
     checkpoint = plan.folder / f"{plan.name}.pt"

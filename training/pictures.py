@@ -19,6 +19,7 @@ from training.world import COLOURS, PLACES, SHAPES
 
 SHAPE_SHARE = 0.3  # of the things drawn: outlines without any texture are learnt more slowly than emoji
 STYLED_SHARE = 0.4  # of the emoji in training come in another style
+COLLAGE_SHAPE_SHARE = 0.12
 TEXTURED_SHARE = 0.18
 MAX_COUNT = 6
 Placed = tuple[Sprite, tuple[int, int], float]
@@ -33,11 +34,15 @@ class Material:
     photographs: tuple[tuple[Photograph, Image.Image], ...] = ()
 
 
+def _middle(cell: tuple[int, int]) -> tuple[float, float]:
+    return (cell[0] + 0.5) / 3, (cell[1] + 0.5) / 3
+
+
 class Painter:
     """Draws random scenes, either only trained compositions or only held-out ones.
 
-    ``side_px`` is the longer side of a square picture; others have about as many pixels. Pictures for evaluation are drawn
-    clean, in the emoji's own style.
+    ``side_px`` is the longer side of a square picture; others have about as many pixels. Pictures for evaluation are
+    drawn clean, in the emoji's own style.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Painter:
         for photograph, image in material.photographs:
             if photograph.held_out == held_out:
                 self._photographs.setdefault(photograph.product, []).append((photograph, image))
-        self._products = sorted(self._photographs, key=lambda product: product.name)
+        self.products = sorted(self._photographs, key=lambda product: product.name)
 
     def sprite(self, *, shape_share: float = SHAPE_SHARE, coloured: bool = False) -> Sprite:
         """A random thing: a name first, so that names with many pictures are not seen more often."""
@@ -113,7 +118,7 @@ class Painter:
         return self._scene([(chosen, cell, size) for cell in cells], background)
 
     def pair(self) -> Scene:
-        """Two different things, left and right of each other or one above the other; often of clearly different sizes."""
+        """Two different things, beside each other or one above the other; often of clearly different sizes."""
         first, second, background = self._two_names()
         cells = ((0, 1), (2, 1)) if self.rng.random() < 0.7 else ((1, 0), (1, 2))
         sizes = [self.rng.uniform(0.32, 0.48)] * 2
@@ -132,6 +137,29 @@ class Painter:
         size = self.rng.uniform(0.2, 0.33)
         kinds = [first] * counts[0] + [second] * counts[1]
         return self._scene([(kind, cell, size) for kind, cell in zip(kinds, cells, strict=True)], background)
+
+    def collage(self) -> Scene:
+        """A sheet of four to nine different things: as much to learn from as that many pictures."""
+        rng = self.rng
+        columns, rows = rng.choice(((2, 2), (2, 2), (3, 2), (2, 3), (3, 3)))
+        width, height = self.side_px, self.side_px
+        background = self.ground()
+        plain = rng.random() >= TEXTURED_SHARE
+        canvas = (
+            paint(rng, width, height, background) if plain else textured(rng, width, height, self._any_photograph())
+        )
+        things: list[Thing] = []
+        for place in range(columns * rows):
+            sprite = self.sprite(shape_share=COLLAGE_SHAPE_SHARE)
+            middle = ((place % columns + 0.5) / columns, (place // columns + 0.5) / rows)
+            size = rng.uniform(0.6, 1.0) / max(columns, rows)
+            if sprite.name not in {thing.name for thing in things} and (not plain or sprite.colour != background):
+                cell = (min(2, int(3 * middle[0])), min(2, int(3 * middle[1])))
+                box = self._paste(canvas, sprite, middle, size, shift=0.06)
+                things.append(Thing(sprite.name, sprite.colour, cell, box))
+        if not things:
+            return self.collage()
+        return self._finished(Scene(canvas, tuple(things), background if plain else None))
 
     def _two_names(self, *, countable: bool = False) -> tuple[Sprite, Sprite, str]:
         for _ in range(200):
@@ -160,9 +188,12 @@ class Painter:
         rng = self.rng
         width, height = self.size()
         plain = plain or self.held_out or rng.random() >= TEXTURED_SHARE
-        canvas = paint(rng, width, height, background) if plain else textured(rng, width, height, self._any_photograph())
+        canvas = (
+            paint(rng, width, height, background) if plain else textured(rng, width, height, self._any_photograph())
+        )
         things = tuple(
-            Thing(sprite.name, sprite.colour, cell, self._paste(canvas, sprite, cell, size)) for sprite, cell, size in placed
+            Thing(sprite.name, sprite.colour, cell, self._paste(canvas, sprite, _middle(cell), size))
+            for sprite, cell, size in placed
         )
         return self._finished(Scene(canvas, things, background if plain else None))
 
@@ -170,12 +201,14 @@ class Painter:
         return scene if self.held_out else replace(scene, image=worn(scene.image, self.rng))
 
     def _any_photograph(self) -> Image.Image | None:
-        if not self._products or self.rng.random() < 0.5:
+        if not self.products or self.rng.random() < 0.5:
             return None
-        return self.rng.choice(self._photographs[self.rng.choice(self._products)])[1]
+        return self.rng.choice(self._photographs[self.rng.choice(self.products)])[1]
 
-    def _paste(self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float) -> Box:
-        """Draws the thing; where it lies, in pixels."""
+    def _paste(
+        self, canvas: Image.Image, sprite: Sprite, middle: tuple[float, float], size: float, shift: float = 0.2 / 3
+    ) -> Box:
+        """Draws the thing about ``middle`` (shares of the canvas), moved by ``shift`` at most; its place in pixels."""
         rng = self.rng
         image = sprite.image
         if rng.random() < 0.5:
@@ -188,15 +221,15 @@ class Painter:
             turn = 18 if self.held_out else 28
             image = image.rotate(rng.uniform(-turn, turn), Image.Resampling.BICUBIC, expand=True)
         corner = []
-        for index, extent, total in ((cell[0], image.width, canvas.width), (cell[1], image.height, canvas.height)):
-            centre = (index + 0.5 + rng.uniform(-0.2, 0.2)) / 3 * total
+        for at, extent, total in ((middle[0], image.width, canvas.width), (middle[1], image.height, canvas.height)):
+            centre = (at + rng.uniform(-shift, shift)) * total
             corner.append(round(min(max(centre - extent / 2, 1), max(1, total - extent - 1))))
         canvas.paste(image, (corner[0], corner[1]), image)
         return corner[0], corner[1], corner[0] + image.width, corner[1] + image.height
 
     def photograph(self) -> Scene:
         """A shop photograph: as it is for evaluation; cut, turned, coloured and in part covered for training."""
-        product = self.rng.choice(self._products)
+        product = self.rng.choice(self.products)
         _, image = self.rng.choice(self._photographs[product])
         drawn = image if self.held_out else self._varied(image)
         whole = Thing(product.name, None, (1, 1), (0, 0, drawn.width, drawn.height))

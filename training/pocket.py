@@ -26,7 +26,7 @@ from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("look", "text", "words", "mixed", "chat", "export")
-SHARES = {"look": 0.3, "text": 0.22, "words": 0.06, "mixed": 0.2, "chat": 0.22}  # of the budget
+SHARES = {"look": 0.36, "text": 0.16, "words": 0.05, "mixed": 0.16, "chat": 0.27}  # of the budget
 PICTURE_STAGES = {"look", "words", "mixed", "chat"}
 N_EMBD = 320
 
@@ -53,7 +53,7 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket", help="checkpoints and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
-    parser.add_argument("--budget-hours", type=float, default=5.0, help="computing time for all stages together")
+    parser.add_argument("--budget-hours", type=float, default=7.0, help="computing time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
@@ -85,7 +85,7 @@ def main() -> None:
     config = aligning.vision_config(N_EMBD, n_vocab)
     language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
     start_with_copying(language, recipe.seed)
-    network = PocketNetwork(VisionNetwork(config), language, aligning.Spelling(N_EMBD))
+    network = PocketNetwork(VisionNetwork(config), language, aligning.Spelling(N_EMBD, n_vocab))
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "look" in recipe.stages and pictures:
         aligning.run(recipe.plan("look", 2e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)

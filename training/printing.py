@@ -14,12 +14,14 @@ from training.vocabulary import picture_names
 
 MAX_CHARACTERS = 12
 Colour = tuple[int, int, int]
-_EVERYDAY = (
-    "open closed sale exit stop menu soup bread milk fresh today tomorrow welcome danger private parking station street museum "
-    "hotel garden kitchen library ticket office coffee bakery market school police bus taxi water gas oil north south east west "
-    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september "
-    "october november december spring summer autumn winter push pull free new hot cold up down in out left right please thanks"
-).split()
+_EVERYDAY_TEXT = (
+    "open closed sale exit stop menu soup bread milk fresh today tomorrow welcome danger private parking station "
+    "street museum hotel garden kitchen library ticket office coffee bakery market school police bus taxi water "
+    "gas oil north south east west monday tuesday wednesday thursday friday saturday sunday january february "
+    "march april may june july august september october november december spring summer autumn winter push pull "
+    "free new hot cold up down in out left right please thanks"
+)
+_EVERYDAY = tuple(_EVERYDAY_TEXT.split())
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Printer:
             kind = "held-out" if held_out else "trained"
             raise ValueError(f"none of {len(pool)} fonts is of a {kind} family: install more, e.g. fonts-freefont-ttf")
         self._invent = Inventor(rng, held_out=held_out)
-        self._things = sorted({word for name in picture_names().values() for word in name.split() if len(word) <= MAX_CHARACTERS})
+        self._things = sorted(
+            {word for name in picture_names().values() for word in name.split() if len(word) <= MAX_CHARACTERS}
+        )
 
     def word(self) -> str:
         """A word or number of at most ``MAX_CHARACTERS``."""

@@ -1,10 +1,11 @@
-"""The shop photographs: 81 products of 43 kinds, their everyday names, and which photographs are kept for evaluation."""
+"""The shop photographs: 81 products of 43 kinds, their names, and which photographs are kept for evaluation."""
 
 from __future__ import annotations
 
 import csv
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,8 @@ def products(data: Path) -> dict[str, Product]:
 def photographs(data: Path) -> list[Photograph]:
     """Every photograph in order. A fifth of each class is held out, as one run of the order they were taken in.
 
-    Pictures taken one after the other show the same pile of fruit. The run starts where two neighbours differ most, so that
-    it hardly shares a pile with what is trained on.
+    Pictures taken one after the other show the same pile of fruit. The run starts where two neighbours differ most,
+    so that it hardly shares a pile with what is trained on.
     """
     named = products(data)
     found: list[Photograph] = []
@@ -110,7 +111,7 @@ def held_out_run(thumbnails: list[NDArray[np.float32]]) -> tuple[int, int]:
     """(start, end) of the held-out pictures: a run at either end of the order, cut where the neighbours differ most."""
     count = len(thumbnails)
     wanted = max(1, round(count * HELD_OUT_SHARE))
-    jumps = [0.0] + [float(np.abs(a - b).mean()) for a, b in zip(thumbnails, thumbnails[1:], strict=False)]
+    jumps = [0.0] + [float(np.abs(a - b).mean()) for a, b in pairwise(thumbnails)]
     slack = max(1, wanted // 4)
     lengths = range(max(1, wanted - slack), min(count - 1, wanted + slack) + 1)
     cuts = [(jumps[length], 0, length) for length in lengths]

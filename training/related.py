@@ -1,4 +1,4 @@
-"""Pictures that belong together: two or three of one thing each, which share a thing, a colour, a background or nothing."""
+"""Pictures that belong together: of one thing each, sharing the thing, its colour, the background or nothing."""
 
 from __future__ import annotations
 

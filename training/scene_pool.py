@@ -23,7 +23,7 @@ Scenes = tuple[Scene, ...]
 
 
 def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.device) -> list[Tensor]:
-    """The visual tokens of each scene: those of the whole, then those of the tiles; (n_tokens, n_embd). Keeps gradients."""
+    """The visual tokens of each scene, the whole first, then the tiles; (n_tokens, n_embd). Keeps gradients."""
     frames: dict[tuple[tuple[int, int], bool], list[tuple[int, Frame]]] = defaultdict(list)
     for index, scene in enumerate(scenes):
         for tiles, make in ((False, whole_frame), (True, tile_frame)):
@@ -42,8 +42,12 @@ def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.devi
     return [torch.cat((found[(i, False)], found[(i, True)])) for i in range(len(scenes))]
 
 
+def _alone(draw: Callable[[], Scene]) -> Callable[[], Scenes]:
+    return lambda: (draw(),)
+
+
 class ScenePool:
-    """Gives groups of scenes by kind, encoded. After ``uses`` draws of every group of a kind, the kind is drawn anew."""
+    """Gives groups of scenes by kind, encoded. After ``uses`` draws of every group, the kind is drawn anew."""
 
     def __init__(
         self, painter: Painter, vision: VisionNetwork, device: torch.device, *, kind_size: int = 160, uses: int = 6
@@ -58,7 +62,7 @@ class ScenePool:
             "related": lambda: related(painter),
         }
         for kind in ("single", "coloured", "pair", "groups", "photograph", "words", "chart"):
-            self._draw[kind] = lambda method=getattr(painter, kind): (method(),)
+            self._draw[kind] = _alone(getattr(painter, kind))
         self._groups: dict[str, list[Scenes]] = {}
         self._previous: dict[str, list[Scenes]] = {}  # drawn for the batch that is being put together
         self._drawn: dict[str, int] = {}

@@ -60,8 +60,8 @@ class Bar:
 class Scene:
     """A picture and what is true of it. All copies of a counted thing are listed.
 
-    ``kind`` is things, photo, words or chart. ``text`` is what is printed, its lines joined by line breaks. ``background`` is
-    None where it has no one colour.
+    ``kind`` is things, photo, words or chart. ``text`` is what is printed, its lines joined by line breaks.
+    ``background`` is None where it has no one colour.
     """
 
     image: Image.Image

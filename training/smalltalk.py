@@ -1,5 +1,6 @@
 """Chats without pictures and sources: greetings, facts told in the chat, and honest words on what the model is and is not."""
 
+
 # ruff: noqa: E501 - the tables read better with one entry a line
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from training.scenes import Sprite
 from training.vocabulary import picture_names
-from training.world import COLOURS
 
 SPRITE_PX = 128
 DOMINANT_SHARE = 0.55  # of the visible pixels, for a thing to have "its" colour
@@ -142,7 +141,7 @@ def outlined(image: Image.Image) -> Image.Image:
 
 
 def styles(sprite: Sprite, rng: random.Random) -> list[Sprite]:
-    """The thing as another hand would have drawn it. A style that is never trained on is what they are to prepare for."""
+    """The thing as other hands would have drawn it, to prepare for styles that are never trained on."""
     drawn = [flattened(sprite.image, 4), flattened(sprite.image, 8), shifted(sprite.image, rng)]
     drawn += [flattened(shifted(sprite.image, rng), 6), outlined(drawn[1])]
     return [Sprite(sprite.name, image, dominant_colour(image)) for image in drawn]

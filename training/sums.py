@@ -11,10 +11,15 @@ LIMIT = 100
 _SIGNS = {"plus": "+", "minus": "-", "times": "×", "divided by": "/"}
 _TRAINED = (
     "What is {a} {op} {b}?", "What's {a} {op} {b}?", "How much is {a} {op} {b}?", "{a} {op} {b}?", "{a} {op} {b}",
-    "Calculate {a} {op} {b}.", "Tell me {a} {op} {b}.", "{a} {sign} {b}", "{a} {sign} {b} = ?", "What is {a} {sign} {b}?",
+    "Calculate {a} {op} {b}.", "Tell me {a} {op} {b}.", "{a} {sign} {b}", "{a} {sign} {b} = ?",
+    "What is {a} {sign} {b}?",
     "Please work out {a} {op} {b}.", "What does {a} {op} {b} give?",
 )  # fmt: skip
-_HELD_OUT = ("Can you tell me how much {a} {op} {b} is?", "Please calculate {a} {op} {b}.", "What do you get for {a} {op} {b}?")
+_HELD_OUT = (
+    "Can you tell me how much {a} {op} {b} is?",
+    "Please calculate {a} {op} {b}.",
+    "What do you get for {a} {op} {b}?",
+)
 
 
 def numbers(rng: random.Random, op: str) -> tuple[int, int, int]:
@@ -47,7 +52,12 @@ def sum_chat(rng: random.Random, *, held_out: bool = False) -> Chat:
         if kept_for_evaluation(first, op, second) == held_out:
             break
     template = rng.choice(_HELD_OUT if held_out else _TRAINED)
-    question = template.replace("{a}", str(first)).replace("{b}", str(second)).replace("{op}", op).replace("{sign}", _SIGNS[op])
+    question = (
+        template.replace("{a}", str(first))
+        .replace("{b}", str(second))
+        .replace("{op}", op)
+        .replace("{sign}", _SIGNS[op])
+    )
     if not held_out:
         question = varied(question, rng)
         if "{sign}" not in template and rng.random() < 0.15:

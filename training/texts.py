@@ -216,7 +216,7 @@ class Writer:
         return Chat(tuple(messages), "grounded", expected)
 
     def unrelated(self, passages_of: int = 0) -> Chat:
-        """Sources that do not hold the answer, though often something like it: of the same kind, or on the same subject."""
+        """Sources that do not hold the answer, though often something of the same kind."""
         rng = self.rng
         lines = []
         wanted = self.fact()

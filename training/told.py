@@ -1,5 +1,6 @@
 """Facts that somebody tells in a chat, and questions for them later, with pronouns where people use them."""
 
+
 # ruff: noqa: E501 - the tables read better with one entry a line
 
 from __future__ import annotations
@@ -74,13 +75,78 @@ TELLINGS: tuple[Telling, ...] = (
              "Where was I born? / Where do I come from? / Where am I from? / Where did I grow up? / Which town do I come from? / Tell me where I come from. / From where do I come?", "You come from {v}."),
 )  # fmt: skip
 # a person told about, then asked for with a pronoun: (who, he or she, his or her)
-_RELATIVES = (("sister", "she", "her"), ("brother", "he", "his"), ("mother", "she", "her"), ("father", "he", "his"), ("friend", "she", "her"), ("boss", "he", "his"), ("neighbour", "she", "her"), ("uncle", "he", "his"), ("aunt", "she", "her"))
+_RELATIVES = (
+    ("sister", "she", "her"),
+    ("brother", "he", "his"),
+    ("mother", "she", "her"),
+    ("father", "he", "his"),
+    ("friend", "she", "her"),
+    ("boss", "he", "his"),
+    ("neighbour", "she", "her"),
+    ("uncle", "he", "his"),
+    ("aunt", "she", "her"),
+)
 _ABOUT_THEM: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("place", "{They} lives in {v}.", ("Where does {they} live?", "Where is {their} home?", "In which town does {they} live?", "Do you know where {they} lives?", "Which town does {they} live in?"), "{They} lives in {v}."),
-    ("job", "{They} works as a {v}.", ("What is {their} job?", "What does {they} work as?", "What does {they} do?", "Which job does {they} have?", "What does {they} do for a living?"), "{They} works as a {v}."),
-    ("age", "{They} is {v} years old.", ("How old is {they}?", "What is {their} age?", "Do you know {their} age?", "And how old is {they}?", "How many years old is {they}?"), "{They} is {v} years old."),
-    ("colour", "{Their} car is {v}.", ("What colour is {their} car?", "Which colour does {their} car have?", "What color is {their} car?", "And {their} car?", "What is the colour of {their} car?"), "{Their} car is {v}."),
-    ("name", "{Their} dog is called {v}.", ("What is {their} dog called?", "What is the name of {their} dog?", "Does {they} have a dog?", "How is {their} dog called?", "What is {their} dog's name?"), "{Their} dog is called {v}."),
+    (
+        "place",
+        "{They} lives in {v}.",
+        (
+            "Where does {they} live?",
+            "Where is {their} home?",
+            "In which town does {they} live?",
+            "Do you know where {they} lives?",
+            "Which town does {they} live in?",
+        ),
+        "{They} lives in {v}.",
+    ),
+    (
+        "job",
+        "{They} works as a {v}.",
+        (
+            "What is {their} job?",
+            "What does {they} work as?",
+            "What does {they} do?",
+            "Which job does {they} have?",
+            "What does {they} do for a living?",
+        ),
+        "{They} works as a {v}.",
+    ),
+    (
+        "age",
+        "{They} is {v} years old.",
+        (
+            "How old is {they}?",
+            "What is {their} age?",
+            "Do you know {their} age?",
+            "And how old is {they}?",
+            "How many years old is {they}?",
+        ),
+        "{They} is {v} years old.",
+    ),
+    (
+        "colour",
+        "{Their} car is {v}.",
+        (
+            "What colour is {their} car?",
+            "Which colour does {their} car have?",
+            "What color is {their} car?",
+            "And {their} car?",
+            "What is the colour of {their} car?",
+        ),
+        "{Their} car is {v}.",
+    ),
+    (
+        "name",
+        "{Their} dog is called {v}.",
+        (
+            "What is {their} dog called?",
+            "What is the name of {their} dog?",
+            "Does {they} have a dog?",
+            "How is {their} dog called?",
+            "What is {their} dog's name?",
+        ),
+        "{Their} dog is called {v}.",
+    ),
 )
 UNTOLD = {
     "What is my name?": "You have not told me your name.",
@@ -115,7 +181,9 @@ class Teller:
         rng = self.rng
         if not self.held_out and rng.random() < 0.08:
             question = rng.choice(tuple(UNTOLD))
-            return Chat((Message("user", question), Message("assistant", UNTOLD[question])), "told facts", (UNTOLD[question],))
+            return Chat(
+                (Message("user", question), Message("assistant", UNTOLD[question])), "told facts", (UNTOLD[question],)
+            )
         if rng.random() < 0.3:
             return self._relative(between)
         kinds: list[Telling] = []
@@ -142,11 +210,18 @@ class Teller:
         told = rng.sample(_ABOUT_THEM, rng.choice((1, 2, 2, 3)))
 
         def put(text: str, value: str) -> str:
-            for blank, word in (("{they}", they), ("{They}", _capital(they)), ("{their}", their), ("{Their}", _capital(their))):
+            for blank, word in (
+                ("{they}", they),
+                ("{They}", _capital(they)),
+                ("{their}", their),
+                ("{Their}", _capital(their)),
+            ):
                 text = text.replace(blank, word)
             return text.replace("{v}", value)
 
-        start = rng.choice((f"My {who} is called {name}.", f"I have a {who}, {name}.", f"This is about my {who} {name}."))
+        start = rng.choice(
+            (f"My {who} is called {name}.", f"I have a {who}, {name}.", f"This is about my {who} {name}.")
+        )
         values = [self._value(kind) for kind, *_ in told]
         facts = [put(fact, value) for (_, fact, _, _), value in zip(told, values, strict=True)]
         messages: list[Message] = []

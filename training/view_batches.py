@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame, canvas_of, places_of, tile_frame, whole_frame
+from training.answers import counts_of
 from training.asking import N_SLOTS, Asked, Part, ask
 from training.captions import caption
 from training.chats import special_id
@@ -20,6 +21,7 @@ from training.fonts import Font, fonts
 from training.pictures import Material, Painter
 from training.printing import Printer
 from training.scenes import Scene
+from training.world import SHAPES
 
 SIDE_PX = 96
 CONTEXT_LENGTH = 32
@@ -28,21 +30,26 @@ MIN_FONTS = 40
 _STEP_PX = SIDE_PX // TOKENS_A_SIDE
 # kind of scene → share of the scenes, and tiles cut out of each
 _MIXTURE = {
-    "single": (0.36, 0.15),
-    "counted": (0.1, 0.15),
-    "pair": (0.08, 0.15),
-    "groups": (0.05, 0.15),
-    "photograph": (0.22, 0.4),
-    "words": (0.07, 1.0),
-    "sheet": (0.05, 3.0),
-    "chart": (0.07, 1.5),
+    "single": (0.2, 0.1),
+    "collage": (0.3, 1.5),
+    "counted": (0.07, 0.1),
+    "pair": (0.05, 0.1),
+    "groups": (0.03, 0.1),
+    "photograph": (0.2, 0.4),
+    "words": (0.04, 1.0),
+    "sheet": (0.06, 3.0),
+    "chart": (0.05, 1.5),
 }
 
 
 @dataclass
 class ViewBatch:
-    """``pixels`` uint8 (views, 3, side, side); ``places`` (views, tokens, N_PLACES). Entries are sparse: ``rows`` of asked
-    tokens as (view, token), ``entries`` as (row, word token) with ``shares``. ``captioned`` are the views with captions."""
+    """Views, and what their tokens are asked for.
+
+    ``pixels`` uint8 (views, 3, side, side); ``places`` (views, tokens, N_PLACES). ``rows`` are asked tokens as (view,
+    token), ``entries`` their words as (row, word token) with ``shares``; ``characters`` rows of view, token and its
+    characters. ``captioned`` are the views with captions.
+    """
 
     pixels: Tensor
     places: Tensor
@@ -61,8 +68,8 @@ def new_fonts() -> tuple[Font, ...]:
     found = fonts()
     if len(found) < MIN_FONTS:
         raise ValueError(
-            f"{len(found)} fonts found, but at least {MIN_FONTS} are needed to learn reading: install some of Debian's fonts-* "
-            "packages, or name a folder of fonts by HEARTH_FONTS"
+            f"{len(found)} fonts found, but at least {MIN_FONTS} are needed to learn reading: install some of "
+            "Debian's fonts-* packages, or name a folder of fonts by HEARTH_FONTS"
         )
     return found
 
@@ -90,23 +97,34 @@ class ViewBatches:
     def scene(self) -> tuple[Scene, float]:
         """A scene, and how many tiles are to be cut out of it."""
         kind = self.rng.choices(tuple(_MIXTURE), [share for share, _ in _MIXTURE.values()])[0]
-        tiles = _MIXTURE[kind][1]
+        return self.draw(kind), _MIXTURE[kind][1]
+
+    def draw(self, kind: str) -> Scene:
         if kind == "counted":
-            return self.painter.counted(self.rng.choice((2, 3, 4, 5, 6))), tiles
+            return self.painter.counted(self.rng.choice((2, 3, 4, 5, 6)))
         drawn: Scene = getattr(self.painter, kind)()
-        return drawn, tiles
+        return drawn
+
+    def names(self) -> list[str]:
+        """Everything that a thing in a picture can be called."""
+        return sorted({*self.painter.names, *SHAPES, *(product.name for product in self.painter.products)})
 
     def batch(self, views: int = VIEWS_PER_STEP) -> ViewBatch:
-        scenes: list[tuple[Scene, Part]] = []
-        while len(scenes) < views:
+        parts: list[tuple[Scene, Part]] = []
+        while len(parts) < views:
             scene, tiles = self.scene()
-            width, height = scene.image.size
             if scene.kind != "sheet":
-                scenes.append((scene, Part(whole_frame(width, height, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), tiles=False)))
-            frame = tile_frame(width, height, SIDE_PX)
+                parts.append((scene, _whole(scene)))
+            frame = tile_frame(*scene.image.size, SIDE_PX)
             for _ in range(int(tiles) + (self.rng.random() < tiles % 1)):
-                scenes.append((scene, self._cut(scene, frame)))
-        return self.packed(scenes[:views])
+                parts.append((scene, self._cut(scene, frame)))
+        return self.packed(parts[:views])
+
+    def parts_of(self, scenes: list[Scene], *, whole_only: bool) -> list[tuple[Scene, Part]]:
+        """One view of each scene: the whole, or a tile of it."""
+        if whole_only:
+            return [(scene, _whole(scene)) for scene in scenes]
+        return [(scene, self._cut(scene, tile_frame(*scene.image.size, SIDE_PX))) for scene in scenes]
 
     def _cut(self, scene: Scene, frame: Frame) -> Part:
         """A tile somewhere on the canvas; over some character or thing if there is one."""
@@ -130,7 +148,7 @@ class ViewBatches:
             pixels.append(canvases[key][top:bottom, left:right])
             places.append(places_of(part.frame, SIDE_PX, tiles=part.tiles, crop=part.box))
             asked.append(ask(scene, part, SIDE_PX))
-            if not part.tiles and scene.kind in ("things", "photo"):
+            if not part.tiles and (scene.kind == "photo" or (scene.kind == "things" and len(counts_of(scene)) < 3)):
                 captioned.append(view)
                 captions.append(caption(scene, self.rng))
         return ViewBatch(
@@ -160,6 +178,10 @@ class ViewBatches:
         if word not in self._ids:
             self._ids[word] = self.tokenizer.encode(" " + word, add_special_tokens=False).ids
         return self._ids[word]
+
+
+def _whole(scene: Scene) -> Part:
+    return Part(whole_frame(*scene.image.size, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), tiles=False)
 
 
 def _characters(asked: list[Asked]) -> tuple[Tensor, Tensor]:
