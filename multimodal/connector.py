@@ -90,7 +90,7 @@ class ViewAbstractor(nn.Module):
         self.position = nn.Parameter(torch.zeros(n_places, channels))
         self.output = nn.Linear(channels, n_embd)
         nn.init.normal_(self.output.weight, std=0.02)
-        nn.init.normal_(self.position, std=0.5)  # as large as what it is added to, or it takes hundreds of steps to matter
+        nn.init.normal_(self.position, std=0.5)  # as large as the tokens: else it takes hundreds of steps to matter
 
     def forward(self, feature_map: Tensor, places: Tensor) -> Tensor:
         """(batch, in_channels, height, width) and (batch, n_tokens, n_places) → (batch, n_tokens, n_embd)."""

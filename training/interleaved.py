@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from tokenizers import Tokenizer
 
@@ -94,15 +95,20 @@ def label(scene: Scene, skill: str) -> str:
     return str(len(scene.things)) if skill == "count" else thing.name
 
 
-def encode_document(items: list[Item], tokenizer: Tokenizer) -> tuple[list[int], list[float], Scenes]:
-    """Ids, weights (0 at pictures and the beginning) and the scenes in order; ``<|end|>`` closes the document."""
+def encode_document(
+    items: list[Item], tokenizer: Tokenizer, count: Callable[[Scene], int] | None = None
+) -> tuple[list[int], list[float], Scenes]:
+    """Ids, weights (0 at pictures and the beginning) and the scenes in order; ``<|end|>`` closes the document.
+
+    ``count`` gives the visual tokens of a scene, if not those of the recipe's views.
+    """
     ids = [special_id(tokenizer, "<|bos|>")]
     weights = [0.0]
     scenes: list[Scene] = []
     for item in items:
         if isinstance(item, Scene):
             scenes.append(item)
-            ids += [IMAGE_ID] * n_tokens(*item.image.size)
+            ids += [IMAGE_ID] * (count(item) if count else n_tokens(*item.image.size))
             weights += [0.0] * (len(ids) - len(weights))
         elif item:
             ids += text_ids(" " + item, tokenizer)

@@ -88,8 +88,12 @@ class Painter:
         image.putalpha(self._masks[shape])
         return Sprite(shape, image, colour)
 
-    def single(self, *, sprite: Sprite | None = None, middle: float = 0.4, ground: str | None = None) -> Scene:
-        """One thing somewhere; ``middle`` is the share of centred ones, ``ground`` the background if it is given."""
+    def single(
+        self, *, sprite: Sprite | None = None, middle: float = 0.4, ground: str | None = None, size: float = 0.0
+    ) -> Scene:
+        """One thing somewhere; ``middle`` is the share of centred ones; ``ground`` the background, if it is given, and
+        ``size`` the thing's share of the shorter side.
+        """
         rng = self.rng
         for _ in range(200):
             chosen = sprite or self.sprite()
@@ -97,7 +101,7 @@ class Painter:
             background = ground or self.ground(chosen.colour)
             if is_held_out(chosen.name, background, PLACES[cell]) == self.held_out:
                 break
-        size = rng.uniform(0.42, 0.94) if cell == (1, 1) else rng.uniform(0.3, 0.48)
+        size = size or (rng.uniform(0.42, 0.94) if cell == (1, 1) else rng.uniform(0.3, 0.48))
         return self._scene([(chosen, cell, size)], background, plain=ground is not None)
 
     def coloured(self) -> Scene:
