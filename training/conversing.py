@@ -95,7 +95,9 @@ class Conversing:
     def _live(self) -> dict[str, Tensor]:
         drawn = [self.live.picture_chat() for _ in range(LIVE_CHATS_PER_STEP)]
         scenes = [scene for chat in drawn for scene in chat.scenes]
+        self.network.vision.eval()  # a few canvases of many sizes make poor statistics for batch normalisation
         visual = torch.cat(encode_scenes(scenes, self.network.vision, self.device))
+        self.network.vision.train()
         with autocast(self.device):
             terms = {"live": self._loss(drawn, visual)}
         terms.update({name: LOOK_WEIGHT * term for name, term in self.looking.losses(0.0).items()})

@@ -136,11 +136,16 @@ def export_manifest(config: dict[str, Any], n_ctx: int, folder: Path) -> None:
 
 
 def export_all(
-    vision: VisionNetwork, config: dict[str, Any], language: LanguageModel, tokenizer: Tokenizer, folder: Path
+    vision: VisionNetwork,
+    config: dict[str, Any],
+    language: LanguageModel,
+    tokenizer: Tokenizer,
+    folder: Path,
+    matrix_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q5_1,
 ) -> None:
     """Writes every file of ``folder`` that this recipe makes."""
     folder.mkdir(parents=True, exist_ok=True)
-    export_language(language, tokenizer, folder / "language.gguf")
+    export_language(language, tokenizer, folder / "language.gguf", matrix_type)
     export_vision(vision, config, folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     export_manifest(config, language.config.n_ctx, folder)

@@ -1,4 +1,4 @@
-"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 3``."""
+"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 7``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -27,6 +28,7 @@ from training.tokenizer import train_tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("look", "text", "words", "mixed", "chat", "export")
 SHARES = {"look": 0.36, "text": 0.16, "words": 0.05, "mixed": 0.16, "chat": 0.27}  # of the budget
+MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
 PICTURE_STAGES = {"look", "words", "mixed", "chat"}
 N_EMBD = 320
 
@@ -43,6 +45,7 @@ class Recipe:
     budget_s: float
     seed: int
     stages: tuple[str, ...]
+    matrix_type: gguf.GGMLQuantizationType
 
     def plan(self, stage: str, learning_rate: float) -> StagePlan:
         return StagePlan(stage, self.budget_s * SHARES[stage], learning_rate, self.runs)
@@ -56,6 +59,9 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--budget-hours", type=float, default=7.0, help="computing time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
+    parser.add_argument(
+        "--matrices", choices=MATRIX_TYPES, default="Q5_1", help="of the feed-forward network, in the stage export"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     args = parser.parse_args()
     if args.budget_hours <= 0:
@@ -64,7 +70,8 @@ def parse_arguments() -> Recipe:
         torch.set_num_threads(args.threads)
     args.runs.mkdir(parents=True, exist_ok=True)
     stages = tuple(args.stage or STAGES)
-    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages)
+    matrix_type = gguf.GGMLQuantizationType[args.matrices]
+    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages, matrix_type)
 
 
 def tokenizer_of(recipe: Recipe) -> Tokenizer:
@@ -106,7 +113,7 @@ def main() -> None:
         conversing.run(recipe.plan("chat", 6e-4), network, pictures, tokenizer, recipe.seed + 90_000)
     if "export" in recipe.stages:
         load_stage(recipe.runs / "chat.pt", network)
-        export_all(network.vision, config, language, tokenizer, recipe.out)
+        export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame, canvas_of, places_of, tile_frame, whole_frame
 from training.answers import counts_of
@@ -27,6 +28,8 @@ SIDE_PX = 96
 CONTEXT_LENGTH = 32
 VIEWS_PER_STEP = 96
 MIN_FONTS = 40
+MAX_WORKERS = 14
+WORKER_SEEDS = 7919  # from one worker's seed to the next
 _STEP_PX = SIDE_PX // TOKENS_A_SIDE
 # kind of scene → share of the scenes, and tiles cut out of each
 _MIXTURE = {
@@ -202,12 +205,16 @@ class _Stream(IterableDataset[ViewBatch]):
 
     def __iter__(self) -> Iterator[ViewBatch]:
         torch.set_num_threads(1)
-        self._batches.rng.seed(self._seed)
+        worker = get_worker_info()
+        self._batches.rng.seed(self._seed + WORKER_SEEDS * (worker.id if worker else 0))
         while True:
             yield self._batches.batch()
 
 
 def stream(material: Material, tokenizer: Tokenizer, seed: int) -> Iterator[ViewBatch]:
-    """Batches without end, drawn by a process of their own."""
+    """Batches without end, drawn by processes of their own: one, or as many as a GPU needs."""
     dataset = _Stream(ViewBatches(material, tokenizer, seed), seed)
-    return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="fork"))
+    workers = max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 2)) if torch.cuda.is_available() else 1
+    return iter(
+        DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="fork")
+    )
