@@ -69,8 +69,9 @@ class EvenConvolution(nn.Module):
 
 def _three_to_two(x: Tensor) -> Tensor:
     """Averages along the last dimension: of every three cells the first two and the last two."""
-    threes = x.unflatten(-1, (-1, 3))
-    return ((threes[..., :2] + threes[..., 1:]) / 2).flatten(-2)
+    threes = x.reshape(*x.shape[:-1], -1, 3)
+    pairs = (threes[..., :2] + threes[..., 1:]) / 2
+    return pairs.flatten(-2)
 
 
 class ViewAbstractor(nn.Module):

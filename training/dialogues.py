@@ -19,7 +19,10 @@ KINDS = {
     "single": 0.2, "coloured": 0.1, "counted": 0.11, "pair": 0.11, "groups": 0.06, "photograph": 0.1, "words": 0.12,
     "chart": 0.1, "related": 0.1,
 }  # fmt: skip
-_SKILL_WEIGHTS = {"name": 4.0, "colour": 3.0, "side": 3.0, "count": 3.0, "statement": 2.0, "chart": 4.0, "more": 2.5}
+_SKILL_WEIGHTS = {
+    "name": 4.0, "colour": 3.0, "side": 3.0, "count": 3.0, "statement": 2.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
+    "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
+}  # fmt: skip
 MAX_TURNS = 4
 JSON_SHARE = 0.1
 

@@ -47,9 +47,9 @@ def held_out(family: str) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def fonts(extra: str = "") -> tuple[Font, ...]:
-    """Every usable font of the machine and of the folder ``extra`` (or of HEARTH_FONTS), in a fixed order."""
+    """Every usable font of the machine and of the folder ``extra`` (or of POCKET_FONTS), in a fixed order."""
     found: dict[tuple[str, str], Font] = {}
-    for folder in (*FOLDERS, extra or os.environ.get("HEARTH_FONTS", "")):
+    for folder in (*FOLDERS, extra or os.environ.get("POCKET_FONTS", "")):
         if not folder:
             continue
         for path in sorted(Path(folder).rglob("*")):

@@ -25,7 +25,7 @@ TEXT_TOKENS = 128
 TALK_TOKENS = 160
 TALK_SHARE = 0.25
 CITATION_WEIGHT = 3.0  # of the number in “[2]”
-N_PLAIN_TOKENS = 5000  # ids below this are ordinary text
+LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
 
 def help_pages(data: Path) -> list[str]:
@@ -45,6 +45,7 @@ class Drills:
         self.writer = writer
         self.tokenizer = tokenizer
         self.pages = pages
+        self._n_plain = tokenizer.get_vocab_size() - LAST_TOKENS
 
     def rows(self, number: int) -> Rows:
         """``number`` rows of at most ``TEXT_TOKENS``."""
@@ -56,7 +57,7 @@ class Drills:
                 examples.append((ids, [0.3] * len(ids)))
                 continue
             if draw < 0.5:
-                first = [self.rng.randrange(N_PLAIN_TOKENS) for _ in range(self.rng.randint(8, TEXT_TOKENS // 2))]
+                first = [self.rng.randrange(self._n_plain) for _ in range(self.rng.randint(8, TEXT_TOKENS // 2))]
                 examples.append((first + first, [0.0] * len(first) + [1.0] * len(first)))
                 continue
             once, again = (self._ids(half) for half in self.writer.drill())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -72,7 +73,7 @@ def new_fonts() -> tuple[Font, ...]:
     if len(found) < MIN_FONTS:
         raise ValueError(
             f"{len(found)} fonts found, but at least {MIN_FONTS} are needed to learn reading: install some of "
-            "Debian's fonts-* packages, or name a folder of fonts by HEARTH_FONTS"
+            "Debian's fonts-* packages, or name a folder of fonts by POCKET_FONTS"
         )
     return found
 
@@ -142,9 +143,9 @@ class ViewBatches:
     def packed(self, parts: list[tuple[Scene, Part]]) -> ViewBatch:
         pixels, places, captions, captioned = [], [], [], []
         asked: list[Asked] = []
-        canvases: dict[int, np.ndarray] = {}
+        canvases: dict[tuple[int, bool], NDArray[np.uint8]] = {}
         for view, (scene, part) in enumerate(parts):
-            key = id(scene) + part.tiles
+            key = (id(scene), part.tiles)
             if key not in canvases:
                 canvases[key] = np.asarray(canvas_of(scene.image, part.frame))
             left, top, right, bottom = part.box
