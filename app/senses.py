@@ -48,8 +48,9 @@ class PocketEncoder:
         self._encoder = encoder
         self.fingerprint = encoder.fingerprint
 
-    def plan(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:  # noqa: ARG002
-        return (MediaPiece(self._encoder.n_tokens, self._encoder.n_tokens),)
+    def plan(self, shape: MediaShape) -> tuple[TextSegment | MediaPiece, ...]:
+        n_tokens = self._encoder.n_tokens(shape.width, shape.height)
+        return (MediaPiece(n_tokens, n_tokens),)
 
     def encode(self, media: Media) -> tuple[MediaEmbeddings, ...]:
         from PIL import Image

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hearth.models.errors import ModelFileError
-from hearth.multimodal.connector import CAbstractor
+from hearth.multimodal import views
+from hearth.multimodal.connector import CAbstractor, ViewAbstractor
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 
 END_TOKEN = "<|end|>"
@@ -27,15 +28,17 @@ END_TOKEN = "<|end|>"
 class VisionNetwork(nn.Module):
     """open_clip's CLIP (convolutional image tower, small text tower) and the connector on its feature maps.
 
-    ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has them,
-    and ``connector`` with ``channels``, ``n_tokens``, ``n_embd``.
+    ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has
+    them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
+    or ``n_places``, for pictures seen in views.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.clip = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
         in_channels = config["vision_cfg"]["width"] * (16 + 32)
-        self.connector = CAbstractor(in_channels, **config["connector"])
+        self.in_views = "n_places" in config["connector"]
+        self.connector = (ViewAbstractor if self.in_views else CAbstractor)(in_channels, **config["connector"])
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of the two deepest stages, of side_px / 16 and side_px / 32 cells."""
@@ -48,10 +51,11 @@ class VisionNetwork(nn.Module):
         pooled: Tensor = self.clip.visual.attnpool(coarse)
         return nn.functional.normalize(pooled.float(), dim=-1)
 
-    def visual_tokens(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(batch, …) both maps → (batch, n_tokens, n_embd)."""
+    def visual_tokens(self, fine: Tensor, coarse: Tensor, places: Tensor | None = None) -> Tensor:
+        """(batch, …) both maps, and the tokens' places if pictures are seen in views → (batch, n_tokens, n_embd)."""
         enlarged = nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
-        tokens: Tensor = self.connector(torch.cat((fine, enlarged), dim=1))
+        maps = torch.cat((fine, enlarged), dim=1)
+        tokens: Tensor = self.connector(maps) if places is None else self.connector(maps, places)
         return tokens
 
     def text_vectors(self, ids: Tensor) -> Tensor:
@@ -63,8 +67,8 @@ class VisionNetwork(nn.Module):
 class PocketVision:
     """The shipped vision encoder, loaded once, used from one thread at a time.
 
-    ``n_tokens`` visual tokens of width ``n_embd`` per picture; ``dimension`` of the search space that pictures and
-    texts share; ``fingerprint`` (hex) changes with the weights and with the preprocessing.
+    Visual tokens have width ``n_embd``; ``dimension`` is that of the search space that pictures and texts share;
+    ``fingerprint`` (hex) changes with the weights and with the preprocessing.
     """
 
     def __init__(self, network: VisionNetwork, tokenizer: Tokenizer, config: dict[str, Any], fingerprint: str) -> None:
@@ -73,7 +77,7 @@ class PocketVision:
         self._side_px: int = config["vision_cfg"]["image_size"]
         self._context_length: int = config["text_cfg"]["context_length"]
         self._end = int(tokenizer.token_to_id(END_TOKEN) or 0)
-        self.n_tokens: int = config["connector"]["n_tokens"]
+        self._n_tokens: int = config["connector"].get("n_tokens", 0)  # 0: pictures are seen in views
         self.n_embd: int = config["connector"]["n_embd"]
         self.dimension: int = config["embed_dim"]
         self.fingerprint = fingerprint
@@ -95,11 +99,24 @@ class PocketVision:
             ) from error
         return cls(network, tokenizer, config, digest.hexdigest())
 
+    def n_tokens(self, width: int, height: int) -> int:
+        """Visual tokens of a picture of ``width`` × ``height`` pixels."""
+        return self._n_tokens or views.n_tokens(width, height)
+
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> NDArray[np.float32]:
-        """Visual tokens, float32, shape (n_tokens, n_embd)."""
-        fine, coarse = self._network.feature_maps(self._pixels(image))
-        tokens: NDArray[np.float32] = self._network.visual_tokens(fine, coarse)[0].numpy()
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, then of its tiles."""
+        if not self._network.in_views:
+            return self._tokens(self._pixels(image), None)
+        seen = views.views(image, self._side_px)
+        return np.concatenate(
+            [self._tokens(*(torch.from_numpy(part)[None] for part in (view.pixels, view.places))) for view in seen]
+        )
+
+    def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
+        tokens: NDArray[np.float32] = self._network.visual_tokens(*self._network.feature_maps(pixels), places)[
+            0
+        ].numpy()
         return tokens
 
     @torch.inference_mode()

@@ -49,3 +49,54 @@ class CAbstractor(nn.Module):
         tokens = self.norm(x.flatten(2).transpose(1, 2)) + self.position
         projected: Tensor = self.output(tokens)
         return projected
+
+
+class EvenConvolution(nn.Module):
+    """As ``ResidualConvolution``, but each place is normalised alike on canvases of any size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels // 32)
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.reduce = nn.Conv2d(2 * channels, channels, 1)
+        nn.init.zeros_(self.reduce.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.reduce(nn.functional.gelu(self.expand(self.spatial(self.norm(x)))))
+        return torch.add(x, mixed)
+
+
+def _three_to_two(x: Tensor) -> Tensor:
+    """Averages along the last dimension: of every three cells the first two and the last two."""
+    threes = x.reshape(*x.shape[:-1], -1, 3)
+    pairs = (threes[..., :2] + threes[..., 1:]) / 2
+    return pairs.flatten(-2)
+
+
+class ViewAbstractor(nn.Module):
+    """A C-Abstractor for views of any size: two visual tokens for every three cells of the feature map, each way.
+
+    What adaptive pooling does to one square tile, this does to a canvas of tiles. Positions are learnt at
+    ``n_places`` anchors of the picture and interpolated between them, so that the tokens of all views speak of the
+    same places.
+    """
+
+    def __init__(self, in_channels: int, channels: int, n_places: int, n_embd: int, depth: int = 2) -> None:
+        super().__init__()
+        self.input = nn.Conv2d(in_channels, channels, 1)
+        self.before = nn.Sequential(*(EvenConvolution(channels) for _ in range(depth)))
+        self.after = nn.Sequential(*(EvenConvolution(channels) for _ in range(depth)))
+        self.norm = nn.LayerNorm(channels)
+        self.position = nn.Parameter(torch.zeros(n_places, channels))
+        self.output = nn.Linear(channels, n_embd)
+        nn.init.normal_(self.output.weight, std=0.02)
+        nn.init.normal_(self.position, std=0.5)  # as large as the tokens: else it takes hundreds of steps to matter
+
+    def forward(self, feature_map: Tensor, places: Tensor) -> Tensor:
+        """(batch, in_channels, height, width) and (batch, n_tokens, n_places) → (batch, n_tokens, n_embd)."""
+        x = self.before(self.input(feature_map))
+        x = _three_to_two(_three_to_two(x).transpose(-1, -2)).transpose(-1, -2)
+        tokens = self.norm(self.after(x).flatten(2).transpose(1, 2)) + places @ self.position
+        projected: Tensor = self.output(tokens)
+        return projected

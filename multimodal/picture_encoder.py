@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hearth.models.errors import ModelFileError
+from hearth.multimodal import views
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 
 if TYPE_CHECKING:
@@ -28,18 +29,20 @@ Array = NDArray[np.float32]
 END_TOKEN = "<|end|>"
 _ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that inference does not use
 _FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
+_TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
 
 
 class PictureEncoder:
     """Pictures become visual tokens for the language model, or search vectors in one space with texts.
 
-    ``n_tokens`` visual tokens of width ``n_embd`` per picture; ``dimension`` of the search space; ``fingerprint`` (hex)
-    changes with the files and with the preprocessing. Methods may be called from any thread.
+    Visual tokens have width ``n_embd``; ``dimension`` is that of the search space; ``fingerprint`` (hex) changes with
+    the files and with the preprocessing. Methods may be called from any thread.
     """
 
     def __init__(
         self,
         picture: InferenceSession,
+        tiles: InferenceSession | None,
         caption: InferenceSession,
         tokenizer: Tokenizer,
         end_id: int,
@@ -48,12 +51,13 @@ class PictureEncoder:
     ) -> None:
         """Use ``PictureEncoder.load``."""
         self._picture = picture
+        self._tiles = tiles
         self._caption = caption
         self._tokenizer = tokenizer
         self._end = end_id
         self._side_px: int = config["vision_cfg"]["image_size"]
         self._context_length: int = config["text_cfg"]["context_length"]
-        self.n_tokens: int = config["connector"]["n_tokens"]
+        self._n_tokens: int = config["connector"].get("n_tokens", 0)  # 0: pictures are seen in views
         self.n_embd: int = config["connector"]["n_embd"]
         self.dimension: int = config["embed_dim"]
         self.fingerprint = fingerprint
@@ -74,22 +78,36 @@ class PictureEncoder:
             end = tokenizer.token_to_id(END_TOKEN)
             if end is None:
                 raise ValueError(f"tokenizer.json has no {END_TOKEN}")
-            sessions = [_session(content[name], weights) for name in ("picture.onnx", "caption.onnx")]
-            return cls(sessions[0], sessions[1], tokenizer, end, config, digest.hexdigest())
+            picture, caption = (_session(content[name], weights) for name in ("picture.onnx", "caption.onnx"))
+            in_views = "n_places" in config["connector"]
+            tiles = _session(_read(folder / _TILES_FILE, digest), weights) if in_views else None
+            return cls(picture, tiles, caption, tokenizer, end, config, digest.hexdigest())
+        except ModelFileError:
+            raise
         except Exception as error:  # each parser has exceptions of its own; the cause is kept
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelFileError(
                 f"{folder}: the vision encoder's files are damaged or of different versions ({reason}); restore them"
             ) from error
 
+    def n_tokens(self, width: int, height: int) -> int:
+        """Visual tokens of a picture of ``width`` × ``height`` pixels."""
+        return self._n_tokens or views.n_tokens(width, height)
+
     def encode(self, image: Image.Image) -> Array:
-        """Visual tokens, float32, shape (n_tokens, n_embd)."""
-        tokens: Array = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, then of its tiles."""
+        tokens: Array
+        if self._tiles is None:
+            tokens = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
+            return tokens
+        seen = zip((self._picture, self._tiles), views.views(image, self._side_px), strict=True)
+        tokens = np.concatenate([session.run(["tokens"], _fed(view))[0][0] for session, view in seen])
         return tokens
 
     def embed_picture(self, image: Image.Image) -> Array:
         """Search vector, float32, shape (dimension,), unit norm."""
-        vector: Array = self._picture.run(["vector"], {"pixels": self._pixels(image)})[0][0]
+        fed = {"pixels": self._pixels(image)} if self._tiles is None else _fed(views.whole(image, self._side_px))
+        vector: Array = self._picture.run(["vector"], fed)[0][0]
         return vector
 
     def embed_text(self, text: str) -> Array:
@@ -102,6 +120,10 @@ class PictureEncoder:
 
     def _pixels(self, image: Image.Image) -> Array:
         return to_pixels(image, self._side_px)[None]
+
+
+def _fed(view: views.View) -> dict[str, Array]:
+    return {"pixels": view.pixels[None], "places": view.places[None]}
 
 
 def _session(graph: bytes, weights: dict[str, NDArray[Any]]) -> InferenceSession:

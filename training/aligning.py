@@ -1,147 +1,158 @@
-"""The stages of the vision half: "clip", contrastive with words besides, and "words", once the language model has read.
+"""The stage "look" of the vision half, and "words", which repeats it once the language model has read.
 
 Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number,
-elsewhere the colour of the background. The words are scored against the language model's own word vectors, without a
-pass through the language model, so that many more pictures are seen than in the stages with answers; and what a visual
-token says and where it lies is then as easy to look up as a word in a text.
+elsewhere the colour of the background; over print, for its characters. The words are scored against the language
+model's own word vectors, without a pass through the language model, so that many more pictures are seen than in the
+stages with answers; and what a visual token says and where it lies is then as easy to look up as a word in a text.
+Whole pictures are contrasted with their captions besides, by open_clip's own loss.
 """
 
 from __future__ import annotations
 
-import random
+from typing import Any
 
 import torch
 from open_clip.loss import ClipLoss
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from training.captions import caption
-from training.contrastive import N_VISUAL_TOKENS, caption_ids, draw_scene, pixel_batch
+from hearth.multimodal.views import N_PLACES
+from training.asking import CHARACTERS, IGNORED, N_SLOTS
 from training.language import LanguageModel
 from training.loop import StagePlan, autocast, pick_device, run_stage
-from training.pictures import Painter, Scene, Sprite, Thing
+from training.pictures import Material
 from training.pocket_network import PocketNetwork
-from training.world import NUMBERS, PLACES
+from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, ViewBatches, stream
 
-BATCH = 96
-COLOUR_WEIGHT = 0.5
-PLACE_WEIGHT = 0.5
-NUMBER_WEIGHT = 0.3
-PLACE_WORDS = frozenset(("left", "right", "top", "bottom", "middle"))
-EDGE_TOKEN_WEIGHT = 0.25  # of a visual token that a thing covers besides the one over its centre
-BACKGROUND_TOKEN_WEIGHT = 0.05  # there are a dozen of them in a picture
-GRID = round(N_VISUAL_TOKENS**0.5)
+CHARACTER_WEIGHT = 0.7
+FIRST_SHARPNESS = 0.25  # of the words: random directions are to say little at first
+SHARPNESS_RATE = 5.0
+PRIOR_FLOOR = 1e-4  # share of a word that was not asked for
+PRIOR_VIEWS = 1500  # to count the words of
 
 
-def word_ids(word: str, tokenizer: Tokenizer) -> list[int]:
-    """The tokens of ``word`` inside a sentence."""
-    ids: list[int] = tokenizer.encode(" " + word, add_special_tokens=False).ids
-    return ids
+def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
+    """The content of ``vision.json``; the first three entries are an open_clip model configuration."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {"layers": [2, 2, 4, 2], "width": 32, "image_size": SIDE_PX, "head_width": 64},
+        "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": n_vocab, "width": 128, "heads": 4, "layers": 2},
+        "connector": {"channels": 256, "n_places": N_PLACES, "n_embd": n_embd},
+    }
 
 
-def words_of(scene: Scene, thing: Thing) -> list[tuple[str, float]]:
-    """The words that answers about a thing are made of, each with its weight: name, colour, place and number."""
-    words = [(thing.name, 1.0)]
-    if thing.colour:
-        words.append((thing.colour, COLOUR_WEIGHT))
-    place = [word for word in PLACES[thing.cell].split() if word in PLACE_WORDS]
-    words += [(word, PLACE_WEIGHT / len(place)) for word in place]
-    number = sum(other.name == thing.name for other in scene.things)
-    return [*words, (NUMBERS[number], NUMBER_WEIGHT)]
+class Spelling(nn.Module):
+    """Reads the words and characters that a visual token stands for; only training needs it.
+
+    Words are told by their vectors. ``prior`` is how often each is asked for at all: the vectors of a few hundred names
+    are no basis to say "one of these" with, so a visual token has to say only what tells its words from the others.
+    ``sharpness`` grows as tokens learn to say them; without it they first grow in directions that no word uses, only to
+    say less, and it takes hundreds of steps to undo that.
+    """
+
+    def __init__(self, n_embd: int, n_vocab: int) -> None:
+        super().__init__()
+        self.heads = nn.Linear(n_embd, N_SLOTS * (len(CHARACTERS) + 1))
+        self.register_buffer("prior", torch.zeros(n_vocab))
+        self.prior: Tensor
+        self.sharpness = nn.Parameter(torch.zeros(1, 1))
+
+    def word_logits(self, normed: Tensor, language: LanguageModel) -> Tensor:
+        """(n, n_embd) → (n, n_vocab): the words by how near their vectors are, on top of the prior."""
+        scale = FIRST_SHARPNESS * (SHARPNESS_RATE * self.sharpness).exp()
+        logits: Tensor = scale * language.logits(normed).float() + self.prior
+        return logits
+
+    def count(self, batch: ViewBatch) -> None:
+        """Takes the prior from the words that a batch asks for."""
+        asked = batch.shares * batch.row_weights[batch.entries[:, 0]]
+        often = torch.full_like(self.prior, PRIOR_FLOOR)
+        often.index_add_(0, batch.entries[:, 1], (asked / asked.sum()).to(often))
+        self.prior.copy_(often.log())
+
+    def forward(self, normed: Tensor) -> Tensor:
+        """(n, n_embd) → (n, N_SLOTS, characters)."""
+        logits: Tensor = self.heads(normed).unflatten(-1, (N_SLOTS, -1))
+        return logits
 
 
-def words_by_cell(scene: Scene) -> dict[int, tuple[list[tuple[str, float]], float]]:
-    """Visual token → its words and the token's weight. Tokens on the padding of a picture are left out."""
-    width, height = scene.image.size
-    half = (width / max(width, height) / 2, height / max(width, height) / 2)
-    asked: dict[int, tuple[list[tuple[str, float]], float]] = {}
-    background = [("background", 0.5), (scene.background, 1.0)] if scene.background else []
-    for cell in range(N_VISUAL_TOKENS):
-        x, y = ((place + 0.5) / GRID for place in (cell % GRID, cell // GRID))
-        if abs(x - 0.5) > half[0] or abs(y - 0.5) > half[1]:
-            continue
-        distances = [max(abs(x - t.centre[0]) / t.size[0], abs(y - t.centre[1]) / t.size[1]) for t in scene.things]
-        nearest = min(range(len(distances)), key=distances.__getitem__)
-        if distances[nearest] < 0.5:
-            asked[cell] = (words_of(scene, scene.things[nearest]), EDGE_TOKEN_WEIGHT)
-        elif background and distances[nearest] > 0.5 + 0.5 / GRID:
-            asked[cell] = (background, BACKGROUND_TOKEN_WEIGHT)
-    for thing in scene.things:
-        x_cell, y_cell = (min(GRID - 1, max(0, int(share * GRID))) for share in thing.centre)
-        asked[y_cell * GRID + x_cell] = (words_of(scene, thing), 1.0)
-    return asked
+def normalised(pixels: Tensor) -> Tensor:
+    """uint8 pixels as ``hearth.multimodal.views`` hands them to the encoder, channels last."""
+    return ((pixels.float() - 128.0) / 64.0).contiguous(memory_format=torch.channels_last)
 
 
-def word_loss(scenes: list[Scene], visual: Tensor, language: LanguageModel, tokenizer: Tokenizer) -> Tensor:
-    """Weighted cross-entropy of the words under every visual token; ``visual`` is (len(scenes), n_tokens, n_embd)."""
-    pictures: list[int] = []
-    cells: list[int] = []
-    weights: list[float] = []
-    entries: list[tuple[int, int, float]] = []
-    ids_of: dict[str, list[int]] = {}
-    for index, scene in enumerate(scenes):
-        for cell, (words, cell_weight) in words_by_cell(scene).items():
-            total = sum(weight for _, weight in words)
-            for word, weight in words:
-                ids = ids_of.get(word) or ids_of.setdefault(word, word_ids(word, tokenizer))
-                entries += [(len(pictures), token, weight / len(ids) / total) for token in ids]
-            pictures.append(index)
-            cells.append(cell)
-            weights.append(cell_weight)
-    wanted = torch.zeros(len(pictures), language.config.n_vocab)
-    rows, tokens, shares = zip(*entries, strict=True)
-    wanted.index_put_((torch.tensor(rows), torch.tensor(tokens)), torch.tensor(shares), accumulate=True)
-    logits = language.logits(language.norm(visual[pictures, cells])).float()
-    losses = nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none")
-    by_weight = torch.tensor(weights, device=logits.device)
-    return (losses * by_weight).sum() / by_weight.sum()
+def word_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, spelling: Spelling) -> Tensor:
+    """Weighted cross-entropy of the words under every visual token; ``visual`` is (views, n_tokens, n_embd)."""
+    wanted = torch.zeros(len(batch.rows), language.config.n_vocab, device=visual.device)
+    at = batch.entries.to(visual.device)
+    wanted.index_put_((at[:, 0], at[:, 1]), batch.shares.to(visual.device), accumulate=True)
+    logits = spelling.word_logits(language.norm(visual[batch.rows[:, 0], batch.rows[:, 1]]), language)
+    losses = nn.functional.cross_entropy(logits, wanted, reduction="none")
+    weights = batch.row_weights.to(visual.device)
+    return (losses * weights).sum() / weights.sum()
+
+
+def character_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, spelling: Spelling) -> Tensor:
+    """Weighted cross-entropy of the characters; zero for a batch without print."""
+    if len(batch.characters) == 0:
+        return visual.sum() * 0.0
+    rows = batch.characters.to(visual.device)
+    logits = spelling(language.norm(visual[rows[:, 0], rows[:, 1]])).float()
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1), rows[:, 2:].flatten(), reduction="none", ignore_index=IGNORED
+    )
+    weights = batch.character_weights.to(visual.device).flatten()
+    return (losses * weights).sum() / weights.sum().clamp(min=1.0)
 
 
 class Aligning:
-    """Losses of both stages: words at every visual token, and ``clip_weight`` times the contrast with captions."""
+    """Losses of both stages; ``clip_weight`` is that of the contrast with captions."""
 
     def __init__(
         self,
         network: PocketNetwork,
-        sprites: list[Sprite],
+        material: Material,
         tokenizer: Tokenizer,
         seed: int,
         device: torch.device,
         clip_weight: float,
     ) -> None:
         self.network = network
-        self.tokenizer = tokenizer
-        self.painter = Painter(sprites, random.Random(seed))
         self.device = device
         self.clip_weight = clip_weight
         self._clip_loss = ClipLoss()
+        if not network.spelling.prior.any():
+            network.spelling.count(ViewBatches(material, tokenizer, seed).batch(PRIOR_VIEWS))
+        self._batches = stream(material, tokenizer, seed)
 
     def losses(self, _progress: float) -> dict[str, Tensor]:
-        scenes = [draw_scene(self.painter) for _ in range(BATCH)]
-        pixels = pixel_batch(scenes).to(self.device)
-        vision = self.network.vision
-        ids = caption_ids([caption(scene, self.painter.rng) for scene in scenes], self.tokenizer).to(self.device)
+        return self.of(next(self._batches))
+
+    def of(self, batch: ViewBatch) -> dict[str, Tensor]:
+        vision, language = self.network.vision, self.network.language
         with autocast(self.device):
-            fine, coarse = vision.feature_maps(pixels)
-            words = word_loss(scenes, vision.visual_tokens(fine, coarse), self.network.language, self.tokenizer)
+            fine, coarse = vision.feature_maps(normalised(batch.pixels.to(self.device)))
+            visual = vision.visual_tokens(fine, coarse, batch.places.to(self.device))
+            terms = {
+                "words": word_loss(batch, visual, language, self.network.spelling),
+                "spelt": CHARACTER_WEIGHT * character_loss(batch, visual, language, self.network.spelling),
+            }
             scale = vision.clip.logit_scale.exp().clamp(max=100.0)
-            contrast = self._clip_loss(vision.picture_vectors(coarse), vision.text_vectors(ids), scale)
-        return {"words": words, "clip": self.clip_weight * contrast}
+            pictures = vision.picture_vectors(coarse[batch.captioned.to(self.device)])
+            texts = vision.text_vectors(batch.captions.to(self.device))
+            terms["clip"] = self.clip_weight * self._clip_loss(pictures, texts, scale)
+        return terms
 
 
 def run(
-    plan: StagePlan,
-    network: PocketNetwork,
-    sprites: list[Sprite],
-    tokenizer: Tokenizer,
-    seed: int,
-    *,
-    clip_weight: float,
+    plan: StagePlan, network: PocketNetwork, material: Material, tokenizer: Tokenizer, seed: int, *, clip_weight: float
 ) -> None:
     """Trains the vision half; the language model stands still."""
     device = pick_device()
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
     network.language.requires_grad_(False)
-    run_stage(plan, network, Aligning(network, sprites, tokenizer, seed, device, clip_weight).losses)
+    run_stage(
+        plan, network, lambda step: Aligning(network, material, tokenizer, seed + step, device, clip_weight).losses
+    )
     network.language.requires_grad_(True)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from training.captions import describe, with_colour
-from training.pictures import Scene, Thing
+from training.captions import describe, numbered, product_with_article, with_colour
+from training.exchanges import Exchange, capital, spelled
+from training.questions import ALL_QUESTIONS
+from training.scenes import Scene, Thing
 from training.vocabulary import MASS, PLURAL_ONLY, plural, with_article
-from training.world import COLOURS, NAMES_DRAWN, NUMBERS, PICTURE_QUESTIONS, PLACES, fill
+from training.world import COLOURS, NAMES_DRAWN, NUMBERS, PLACES, SHAPES, fill
 
 SEVERAL_COLOURS = "several colours"
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A question, its answer, and the words that a right answer must contain (lower case)."""
-
-    question: str
-    answer: str
-    expected: tuple[str, ...]
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+BIGGER_BY = 1.7  # times the area, for one thing to be called bigger
+# how the place of the second thing is said from the first: (columns, rows) from one to the other
+RELATIONS = {(-1, 0): "to the left of", (1, 0): "to the right of", (0, -1): "above", (0, 1): "below"}
 
 
 def it_is(name: str, colour: str | None = None) -> str:
@@ -40,8 +31,16 @@ def there_is(name: str) -> str:
     return f"There {'are' if name in PLURAL_ONLY else 'is'} {with_article(name)}"
 
 
+def counts_of(scene: Scene) -> dict[str, int]:
+    """Name → how many there are, in the order of the scene."""
+    counts: dict[str, int] = {}
+    for thing in scene.things:
+        counts[thing.name] = counts.get(thing.name, 0) + 1
+    return counts
+
+
 class Examiner:
-    """Asks about scenes. With ``held_out`` it uses only the sentences that training never does."""
+    """Asks about one picture. With ``held_out`` it uses only the sentences that training never does."""
 
     def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
         self.rng = rng
@@ -49,7 +48,7 @@ class Examiner:
 
     def template(self, skill: str, *, naming: bool | None = None) -> str:
         """A question template; ``naming`` True wants the thing named in it, False wants it not named."""
-        phrasings = PICTURE_QUESTIONS[skill]
+        phrasings = ALL_QUESTIONS[skill]
         pool = phrasings.held_out if self.held_out else phrasings.trained
         if naming is not None:
             named = [t for t in pool if ("{x}" in t or "{xs}" in t) == naming]
@@ -61,52 +60,80 @@ class Examiner:
         return self._on(scene)[skill](scene)
 
     def skills(self, scene: Scene) -> tuple[str, ...]:
-        uncountable = any(thing.name in MASS | PLURAL_ONLY for thing in scene.things)
-        return tuple(skill for skill in self._on(scene) if not (uncountable and skill == "count"))
+        return tuple(self._on(scene))
 
     def _on(self, scene: Scene) -> dict[str, Callable[[Scene], Exchange]]:
-        always: dict[str, Callable[[Scene], Exchange]] = {
-            "name": self._name,
-            "colour": self._colour,
-            "count": self._count,
-            "is_it": self._is_it,
-            "describe": self._describe,
-        }
+        if scene.kind == "photo":
+            return {"name": self._product}
+        if scene.kind == "words":
+            return {"words": self._words}
+        if scene.kind == "chart":
+            found = {"chart": self._chart, "highest": self._highest, "bars": self._bars}
+            colours = [bar.colour for bar in scene.bars]
+            return {**found, "chart_colour": self._chart_colour} if len(set(colours)) == len(colours) else found
+        asked: dict[str, Callable[[Scene], Exchange]] = {
+            "name": self._name, "is_it": self._is_it, "statement": self._statement,
+        }  # fmt: skip
+        counts = counts_of(scene)
+        if not set(counts) & (MASS | PLURAL_ONLY):
+            asked["count"] = self._count
+        if scene.background:
+            asked["background"] = self._background
         if len(scene.things) == 1:
-            alone = {"is_colour": self._is_colour, "background": self._background}
-            return {**always, **alone, "side": self._side, "beside": self._beside}
-        if self._is_pair(scene):
-            return {**always, "side": self._side, "beside": self._beside}
-        return {**always, "background": self._background}
+            asked |= {"colour": self._colour, "side": self._side, "beside": self._beside, "describe": self._describe}
+            asked["is_colour"] = self._is_colour
+            if scene.things[0].name in SHAPES:
+                asked["shape"] = self._shape
+        elif len(counts) == 1:
+            asked |= {"colour": self._colour, "describe": self._describe}
+        elif len(scene.things) == 2:
+            asked |= {"colour": self._colour, "side": self._side, "beside": self._beside, "describe": self._describe}
+            asked |= {"relation": self._relation, "is_relation": self._is_relation}
+            areas = sorted(thing.area for thing in scene.things)
+            if areas[1] > BIGGER_BY * areas[0]:
+                asked["bigger"] = self._bigger
+        elif len(set(counts.values())) == 2:
+            asked["more"] = self._more
+        return asked
 
     def _subject(self, scene: Scene) -> Thing:
         return self.rng.choice(scene.things)
 
     def _name(self, scene: Scene) -> Exchange:
         question = self.template("name")
-        first = scene.things[0]
+        counts = counts_of(scene)
+        names = tuple(counts)
         if len(scene.things) == 1:
-            return Exchange(question, it_is(first.name) + ".", (first.name,))
-        if scene.things[1].name == first.name:
-            return Exchange(question, self._several(scene) + ".", (NUMBERS[len(scene.things)], plural(first.name)))
-        second = scene.things[1]
-        answer = f"{there_is(first.name)} and {with_article(second.name)}."
-        return Exchange(question, answer, (first.name, second.name))
+            return Exchange(question, it_is(names[0]) + ".", names)
+        return Exchange(question, self._what_there_is(scene) + ".", names if len(names) > 1 else (plural(names[0]),))
 
-    def _several(self, scene: Scene) -> str:
+    def _what_there_is(self, scene: Scene) -> str:
+        counts = counts_of(scene)
+        if len(counts) == 1:
+            (name, number), *_ = counts.items()
+            return it_is(name) if number == 1 else f"There are {numbered(name, number)}"
+        if set(counts.values()) == {1}:
+            first, second = counts
+            return f"{there_is(first)} and {with_article(second)}"
+        said = [numbered(name, number) for name, number in counts.items()]
+        return f"There {'is' if next(iter(counts.values())) == 1 else 'are'} {said[0]} and {said[1]}"
+
+    def _product(self, scene: Scene) -> Exchange:
         name = scene.things[0].name
-        return f"There are {NUMBERS[len(scene.things)]} {plural(name)}"
+        return Exchange(self.template("name"), f"It is {product_with_article(name)}.", (name,))
 
-    def _is_pair(self, scene: Scene) -> bool:
-        return len({thing.name for thing in scene.things}) > 1
+    def _shape(self, scene: Scene) -> Exchange:
+        name = scene.things[0].name
+        return Exchange(self.template("shape"), f"It is {with_article(name)}.", (name,))
 
     def _colour(self, scene: Scene) -> Exchange:
         thing = self._subject(scene)
+        several = len(scene.things) > 1 and len(counts_of(scene)) == 1
         template = self.template("colour", naming=True if len(scene.things) > 1 else None)
-        several = len(scene.things) > 1 and not self._is_pair(scene)
         if several:
-            template = "What colour are the {xs}?"
-        question = fill(template, thing.name)
+            template = self.rng.choice(
+                ("What colour are the {xs}?", "What color are the {xs}?", "Which colour are the {xs}?")
+            )
         if several:
             start = f"The {plural(thing.name)} are"
         elif "{x}" in template:
@@ -116,42 +143,50 @@ class Examiner:
         if thing.colour is None:
             start = start.removesuffix(" is").removesuffix(" are") + (" have" if start.endswith(" are") else " has")
         colour = thing.colour or SEVERAL_COLOURS
-        return Exchange(question, f"{start} {colour}.", (colour,))
+        return Exchange(fill(template, thing.name), f"{start} {colour}.", (colour,))
 
     def _side(self, scene: Scene) -> Exchange:
         thing = self._subject(scene)
         template = self.template("side", naming=True if len(scene.things) > 1 else None)
-        plural_only = thing.name in PLURAL_ONLY
-        start = the_is(thing.name) if "{x}" in template else ("They are" if plural_only else "It is")
+        start = the_is(thing.name) if "{x}" in template else ("They are" if thing.name in PLURAL_ONLY else "It is")
         return Exchange(fill(template, thing.name), f"{start} {PLACES[thing.cell]}.", (PLACES[thing.cell],))
 
     def _count(self, scene: Scene) -> Exchange:
-        thing = self._subject(scene)
-        number = sum(other.name == thing.name for other in scene.things)
-        template = self.template("count", naming=True if self._is_pair(scene) else None)
-        question = fill(template, thing.name)
-        if number > 1:
-            return Exchange(question, self._several(scene) + ".", (NUMBERS[number],))
-        return Exchange(question, f"There is one {thing.name}.", ("one",))
+        name, number = self.rng.choice(tuple(counts_of(scene).items()))
+        template = self.template("count", naming=True if len(counts_of(scene)) > 1 else None)
+        answer = f"There is one {name}." if number == 1 else f"There are {numbered(name, number)}."
+        return Exchange(fill(template, name), answer, (NUMBERS[number],))
 
-    def _other(self, scene: Scene) -> str:
-        present = {thing.name for thing in scene.things}
-        return self.rng.choice([name for name in self.rng.sample(NAMES_DRAWN, 4) if name not in present])
+    def other(self, *present: str) -> str:
+        """A name that is not among ``present``."""
+        return self.rng.choice([name for name in self.rng.sample(NAMES_DRAWN, 5) if name not in present])
 
     def _is_it(self, scene: Scene) -> Exchange:
         thing = self._subject(scene)
         true = self.rng.random() < 0.5
-        asked = thing.name if true else self._other(scene)
+        asked = thing.name if true else self.other(*counts_of(scene))
         question = fill(self.template("is_it"), thing.name, other=asked)
-        if len(scene.things) == 1:
-            statement = it_is(thing.name)
-        elif self._is_pair(scene):
-            second = next(t for t in scene.things if t.name != thing.name)
-            statement = f"{there_is(thing.name)} and {with_article(second.name)}"
+        said = self._what_there_is(scene)
+        return Exchange(
+            question, f"{'Yes' if true else 'No'}, {said[0].lower()}{said[1:]}.", ("yes" if true else "no",)
+        )
+
+    def _statement(self, scene: Scene) -> Exchange:
+        """A statement about what there is, right or wrong in one thing."""
+        counts = counts_of(scene)
+        name = self.rng.choice(tuple(counts))
+        true = self.rng.random() < 0.5
+        asked = name if true or self.rng.random() < 0.5 else self.other(*counts)
+        number = counts[name]
+        if name in MASS | PLURAL_ONLY or asked in MASS | PLURAL_ONLY:
+            said = there_is(name if true else self.other(*counts))
         else:
-            statement = self._several(scene)
-        answer = f"{'Yes' if true else 'No'}, {statement[0].lower()}{statement[1:]}."
-        return Exchange(question, answer, ("yes" if true else "no",))
+            if not true and asked == name:
+                number = self.rng.choice([n for n in range(1, 7) if n != number])
+            said = f"There {'is' if number == 1 else 'are'} {numbered(asked, number)}"
+        fact = self._what_there_is(scene)
+        answer = f"{'Yes' if true else 'No'}, {fact[0].lower()}{fact[1:]}."
+        return Exchange(self.template("statement").replace("{s}", said + "."), answer, ("yes" if true else "no",))
 
     def _is_colour(self, scene: Scene) -> Exchange:
         thing = scene.things[0]
@@ -172,15 +207,17 @@ class Examiner:
     def _describe(self, scene: Scene) -> Exchange:
         question = self.template("describe")
         first = scene.things[0]
+        ground = (
+            f" on {'an' if scene.background == 'orange' else 'a'} {scene.background} background"
+            if scene.background
+            else ""
+        )
         text = describe(scene)
-        article = "an" if scene.background == "orange" else "a"
         if len(scene.things) == 1:
             start = "These are" if first.name in PLURAL_ONLY else "It is"
-            return Exchange(question, f"{start} {text}, on {article} {scene.background} background.", (first.name,))
-        if not self._is_pair(scene):
-            return Exchange(
-                question, f"There are {text} on {article} {scene.background} background.", (plural(first.name),)
-            )
+            return Exchange(question, f"{start} {text}{',' if ground else ''}{ground}.", (first.name,))
+        if len(counts_of(scene)) == 1:
+            return Exchange(question, f"There are {text}{ground}.", (plural(first.name),))
         return Exchange(question, f"There is {text}.", tuple(thing.name for thing in scene.things))
 
     def _beside(self, scene: Scene) -> Exchange:
@@ -193,25 +230,66 @@ class Examiner:
         question = fill(self.template("beside"), thing.name, place=PLACES[cell])
         return Exchange(question, f"{there_is(thing.name)} {PLACES[cell]}.", (thing.name,))
 
-    def ask_two(self, first: Scene, second: Scene, skill: str) -> Exchange:
-        """On two pictures of one thing each; skills which_picture, ordinal, both."""
-        things = (first.things[0], second.things[0])
-        if skill == "both":
-            first_name, second_name = (with_article(thing.name) for thing in things)
-            answer = f"The first picture shows {first_name} and the second picture {second_name}."
-            return Exchange(self.template("both"), answer, (things[0].name, things[1].name))
-        index = self.rng.randrange(2)
-        nth = ("first", "second")[index]
-        if skill == "ordinal":
-            question = fill(self.template("ordinal"), things[index].name, nth=nth)
-            return Exchange(
-                question, f"The {nth} picture shows {with_article(things[index].name)}.", (things[index].name,)
-            )
-        if self.rng.random() < 0.1:
-            absent = self.rng.choice(
-                [n for n in self.rng.sample(NAMES_DRAWN, 4) if n not in (things[0].name, things[1].name)]
-            )
-            question = fill(self.template("which_picture"), "", other=absent)
-            return Exchange(question, f"Neither picture shows {with_article(absent)}.", ("neither",))
-        question = fill(self.template("which_picture"), "", other=things[index].name)
-        return Exchange(question, _capital(f"the {nth} picture shows the {things[index].name}."), (nth,))
+    def _related(self, scene: Scene) -> tuple[Thing, Thing, str]:
+        """Two things and where the second one is from the first."""
+        first, second = self.rng.sample(scene.things, 2)
+        across, down = ((second.cell[i] > first.cell[i]) - (second.cell[i] < first.cell[i]) for i in (0, 1))
+        return first, second, RELATIONS[(across, down)]
+
+    def _relation(self, scene: Scene) -> Exchange:
+        first, second, relation = self._related(scene)
+        question = fill(self.template("relation"), first.name).replace("{r}", relation)
+        return Exchange(question, f"{the_is(second.name)} {relation} the {first.name}.", (f"the {second.name}",))
+
+    def _is_relation(self, scene: Scene) -> Exchange:
+        first, second, relation = self._related(scene)
+        true = self.rng.random() < 0.5
+        opposite = {"above": "below", "below": "above"}
+        asked = (
+            relation
+            if true
+            else opposite.get(relation) or relation.replace("left", "R").replace("right", "left").replace("R", "right")
+        )
+        question = fill(self.template("is_relation"), first.name, other=second.name).replace("{r}", asked)
+        answer = f"{'Yes' if true else 'No'}, t{the_is(second.name)[1:]} {relation} the {first.name}."
+        return Exchange(question, answer, ("yes" if true else "no",))
+
+    def _bigger(self, scene: Scene) -> Exchange:
+        smaller, bigger = sorted(scene.things, key=lambda thing: thing.area)
+        word, right = self.rng.choice((("bigger", bigger), ("larger", bigger), ("smaller", smaller)))
+        first, second = self.rng.sample((smaller.name, bigger.name), 2)
+        question = fill(self.template("bigger"), first, other=second, colour=word)
+        return Exchange(question, f"{the_is(right.name)} {word}.", (f"the {right.name}", word))
+
+    def _more(self, scene: Scene) -> Exchange:
+        counts = counts_of(scene)
+        most = max(counts, key=counts.__getitem__)
+        first, second = self.rng.sample(tuple(counts), 2)
+        question = fill(self.template("more"), first).replace("{ys}", plural(second))
+        numbers = f"{NUMBERS[counts[most]]} against {NUMBERS[min(counts.values())]}"
+        return Exchange(question, f"There are more {plural(most)}, {numbers}.", (f"more {plural(most)}",))
+
+    def _words(self, scene: Scene) -> Exchange:
+        return Exchange(self.template("words"), f'It says "{spelled(scene.text)}".', (f'"{scene.text}"',))
+
+    def _chart(self, scene: Scene) -> Exchange:
+        bar = self.rng.choice(scene.bars)
+        question = self.template("chart").replace("{l}", bar.label)
+        return Exchange(question, f"The value for {bar.label} is {bar.value}.", (f"is {bar.value}",))
+
+    def _chart_colour(self, scene: Scene) -> Exchange:
+        bar = self.rng.choice(scene.bars)
+        question = self.template("chart_colour").replace("{c}", bar.colour)
+        return Exchange(question, f"The value of the {bar.colour} bar is {bar.value}.", (f"is {bar.value}",))
+
+    def _highest(self, scene: Scene) -> Exchange:
+        top = max(scene.bars, key=lambda bar: bar.value)
+        if sum(bar.value == top.value for bar in scene.bars) > 1:
+            return self._chart(scene)
+        return Exchange(
+            self.template("highest"), f"{capital(top.label)} is the highest, with {top.value}.", (top.label,)
+        )
+
+    def _bars(self, scene: Scene) -> Exchange:
+        number = NUMBERS[len(scene.bars)]
+        return Exchange(self.template("bars"), f"There are {number} bars.", (number,))

@@ -47,7 +47,6 @@ def pack_chats(
     chats: list[Chat],
     tokenizer: Tokenizer,
     rng: random.Random,
-    n_visual: int,
     *,
     prompt_weight: float = 0.0,
     row_tokens: int = 0,
@@ -59,7 +58,7 @@ def pack_chats(
     boundaries = {special_id(tokenizer, f"<|{role}|>") for role in ("user", "assistant")}
     examples: list[tuple[list[int], list[float]]] = []
     for chat in chats:
-        ids, learnt = encode(chat, tokenizer, n_visual)
+        ids, learnt = encode(chat, tokenizer)
         weights = [1.0 if own else prompt_weight for own in learnt]
         if examples and len(examples[-1][0]) + len(ids) <= row_tokens:
             examples[-1] = (examples[-1][0] + ids[1:], examples[-1][1] + weights[1:])  # one beginning per conversation
@@ -69,11 +68,11 @@ def pack_chats(
 
 
 def next_token_loss(model: LanguageModel, rows: Rows, visual: Tensor | None = None) -> Tensor:
-    """Weighted mean cross-entropy. ``visual`` (pictures, n_tokens, n_embd) fills the image places in order."""
+    """Weighted mean cross-entropy. ``visual`` (tokens of all pictures, n_embd) fills the image places in order."""
     is_image = rows.ids == IMAGE_ID
     embedded = model.embedding(rows.ids.clamp(min=0))
     if visual is not None:
-        embedded = embedded.masked_scatter(is_image[..., None], visual.reshape(-1, visual.shape[-1]).to(embedded.dtype))
+        embedded = embedded.masked_scatter(is_image[..., None], visual.to(embedded.dtype))
     hidden = model(embedded, rows.positions)
     weights = rows.weights[:, 1:].clone()
     weights[is_image[:, 1:]] = 0.0

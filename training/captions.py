@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import random
 
-from training.pictures import Scene
+from training.scenes import Scene
 from training.vocabulary import PLURAL_ONLY, plural, with_article
 from training.world import NUMBERS, PLACES, as_spoken
+
+PRODUCT_MASS = ("juice", "milk", "yoghurt", "oatghurt", "soyghurt", "sour cream", "asparagus", "garlic", "ginger")
+
+
+def product_with_article(name: str) -> str:
+    """``a Golden Delicious apple``, ``Arla sour milk``."""
+    if name.endswith(PRODUCT_MASS):
+        return name
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def with_colour(name: str, colour: str | None) -> str:
@@ -18,13 +27,23 @@ def with_colour(name: str, colour: str | None) -> str:
     return f"{'an' if colour == 'orange' else 'a'} {colour} {name}"
 
 
+def numbered(name: str, count: int) -> str:
+    """``three dogs``, ``one dog``."""
+    return f"{NUMBERS[count]} {plural(name) if count > 1 else name}"
+
+
 def describe(scene: Scene, *, colours: bool = True, places: bool = True) -> str:
     """What the picture shows, without a full stop: ``a red apple on the left``, ``two dogs``."""
     first = scene.things[0]
+    if scene.kind == "photo":
+        return product_with_article(first.name)
     if len(scene.things) == 1:
         text = with_colour(first.name, first.colour if colours else None)
         return f"{text} {PLACES[first.cell]}" if places else text
     second = scene.things[1]
+    names = list(dict.fromkeys(thing.name for thing in scene.things))
+    if len(names) == 2 and len(scene.things) > 2:
+        return " and ".join(numbered(name, sum(t.name == name for t in scene.things)) for name in names)
     if first.name == second.name:
         several = plural(first.name) if first.name not in PLURAL_ONLY else first.name
         colour = f"{first.colour} " if colours and first.colour else ""
@@ -40,6 +59,8 @@ def caption(scene: Scene, rng: random.Random) -> str:
     text = describe(scene, colours=rng.random() < 0.6, places=rng.random() < 0.4)
     if rng.random() < 0.25:
         text = rng.choice(("a picture of ", "a photo of ", "an image of ", "this is ")) + text
+    if scene.kind == "photo":
+        return text if rng.random() < 0.5 else as_spoken(text)
     if scene.background and rng.random() < 0.2:
         text += f" on {'an' if scene.background == 'orange' else 'a'} {scene.background} background"
     if rng.random() < 0.2:

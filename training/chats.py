@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from PIL import Image
 from tokenizers import Tokenizer
 
+from hearth.multimodal.views import n_tokens
+from training.exchanges import SPELL_CLOSE, SPELL_OPEN
+
 SPECIAL_TOKENS = ("<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 IMAGE_ID = -1  # stands where a visual token goes
 
@@ -38,15 +41,28 @@ class Chat:
     expected: tuple[str, ...] = ()
 
 
-def encode(chat: Chat, tokenizer: Tokenizer, n_visual_tokens: int) -> tuple[list[int], list[bool]]:
+def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Token ids of ``text``; what is marked to be spelled becomes one token a character."""
+    ids: list[int] = []
+    for part in text.split(SPELL_OPEN):
+        spelled, closed, rest = part.partition(SPELL_CLOSE)
+        if closed:
+            for character in spelled:
+                ids += tokenizer.encode(character, add_special_tokens=False).ids
+        ids += tokenizer.encode(rest if closed else part, add_special_tokens=False).ids
+    return ids
+
+
+def encode(chat: Chat, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     """Token ids, and for each whether it is to be learnt (the assistant's words and the end after them)."""
     ids = [special_id(tokenizer, "<|bos|>")]
     learnt = [False]
     end = special_id(tokenizer, "<|end|>")
     for message in chat.messages:
-        head = [special_id(tokenizer, f"<|{message.role}|>")] + [IMAGE_ID] * (n_visual_tokens * len(message.images))
+        n_visual = sum(n_tokens(image.width, image.height) for image in message.images)
+        head = [special_id(tokenizer, f"<|{message.role}|>")] + [IMAGE_ID] * n_visual
         text = message.gap + message.text if message.images else message.text
-        body = [*tokenizer.encode(text, add_special_tokens=False).ids, end]
+        body = [*text_ids(text, tokenizer), end]
         ids += head + body
         learnt += [False] * len(head) + [message.role == "assistant"] * len(body)
     return ids, learnt

@@ -1,100 +1,111 @@
-"""Composes whole chats: about one picture, about two, and mixtures over many turns."""
+"""Composes whole chats with pictures: about one, about two or three, and mixtures over many turns."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
-from training.answers import Examiner, Exchange
+from training.answers import Examiner
+from training.answers_several import SeveralPictures, ask_json
 from training.chats import Chat, Message
-from training.pictures import Painter, Scene
-from training.scene_pool import ScenePool
+from training.exchanges import Exchange
+from training.scene_pool import FreshScenes, ScenePool, Scenes
+from training.scenes import Scene
 from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
+KINDS = {
+    "single": 0.2, "coloured": 0.1, "counted": 0.11, "pair": 0.11, "groups": 0.06, "photograph": 0.1, "words": 0.12,
+    "chart": 0.1, "related": 0.1,
+}  # fmt: skip
 _SKILL_WEIGHTS = {
-    "name": 5, "colour": 4, "side": 4, "count": 4, "is_it": 1.5, "is_colour": 1, "background": 1, "describe": 1.5,
-    "beside": 1,
+    "name": 4.0, "colour": 3.0, "side": 3.0, "count": 3.0, "statement": 2.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
+    "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
 }  # fmt: skip
 MAX_TURNS = 4
-TWO_PICTURES_SHARE = 0.22
+JSON_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class PictureChat:
-    """A chat and the scenes of its pictures in order (what a caption can be made from)."""
+    """A chat and the scenes of its pictures in order."""
 
     chat: Chat
-    scenes: tuple[Scene, ...]
+    scenes: Scenes
 
 
 class Composer:
-    """Draws chats that hold pictures. ``painter``, ``examiner`` and ``talker`` decide what is kept for evaluation."""
+    """Draws chats that hold pictures. ``scenes``, ``examiner`` and ``talker`` decide what is kept for evaluation."""
 
-    def __init__(self, painter: Painter | ScenePool, examiner: Examiner, talker: Talker) -> None:
-        self.painter = painter
+    def __init__(self, scenes: ScenePool | FreshScenes, examiner: Examiner, talker: Talker) -> None:
+        self.scenes = scenes
         self.examiner = examiner
+        self.several = SeveralPictures(examiner)
         self.talker = talker
-        self.rng: random.Random = painter.rng
-
-    def scene(self) -> Scene:
-        draw = self.rng.random()
-        if draw < 0.55:
-            return self.painter.single()
-        if draw < 0.68:
-            return self.painter.single(sprite=self.painter.sprite(coloured=True, shape_share=0.3))
-        return self.painter.counted(self.rng.choice((2, 2, 3, 3, 3))) if draw < 0.86 else self.painter.pair()
+        self.rng: random.Random = scenes.rng
 
     def picture_chat(self) -> PictureChat:
-        """One to ``MAX_TURNS`` questions on one picture, now and then small talk around them or a second picture."""
-        if self.rng.random() < TWO_PICTURES_SHARE:
-            return self._two_pictures()
-        scene = self.scene()
-        messages = self._questions(scene, self.rng.choice((1, 2, 3, 3, MAX_TURNS)))
-        if self.rng.random() < 0.04:
+        """One to ``MAX_TURNS`` questions on one picture or several, now and then with small talk or another picture."""
+        rng = self.rng
+        kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+        drawn = self.scenes.draw(kind)
+        messages = self._on_several(drawn) if kind == "related" else self._on_one(drawn[0])
+        if rng.random() < 0.04:
             first = messages[0]
             messages[0] = Message(first.role, self.talker.writer.stray_sources() + first.text, first.images, first.gap)
-        scenes = [scene]
-        if self.rng.random() < 0.08:
-            other = self.scene()
-            scenes.append(other)
-            messages += self._questions(other, self.rng.randint(1, 2))
-        if self.rng.random() < 0.03:
+        if kind != "related" and rng.random() < 0.08:
+            other = self.scenes.draw(rng.choice(("single", "coloured", "photograph", "words")))
+            drawn += other
+            messages += self._on_one(other[0])[:4]
+        draw = rng.random()
+        if draw < 0.03:
             messages = [*self.talker.fixed().messages, *messages]
-        if self.rng.random() < 0.03:
-            messages += (self.talker.fixed() if self.rng.random() < 0.5 else self.talker.beyond()).messages
-        if self.rng.random() < 0.03:
-            messages = [Message("system", self.rng.choice(SYSTEM_PROMPTS)), *messages]
-        return PictureChat(Chat(tuple(messages), "picture"), tuple(scenes))
+        elif draw < 0.06:
+            messages += (self.talker.fixed() if rng.random() < 0.5 else self.talker.beyond()).messages
+        elif draw < 0.09:
+            messages = [Message("system", rng.choice(SYSTEM_PROMPTS)), *messages]
+        return PictureChat(Chat(tuple(messages), "picture"), drawn)
 
-    def _questions(self, scene: Scene, number: int) -> list[Message]:
+    def _on_one(self, scene: Scene) -> list[Message]:
         skills = list(self.examiner.skills(scene))
+        wanted = self.rng.choice((1, 2, 3, 3, MAX_TURNS))
+        if scene.kind == "chart":
+            wanted = MAX_TURNS
         messages: list[Message] = []
         asked: set[str] = set()
-        for _ in range(number):
-            skill = self.rng.choices(skills, [_SKILL_WEIGHTS[s] for s in skills])[0]
-            if skill in asked:
+        for _ in range(wanted):
+            if self._fits_json(scene) and self.rng.random() < JSON_SHARE:
+                messages += self.turn(ask_json(self.examiner, scene)[0], () if messages else (scene,))
                 continue
-            asked.add(skill)
-            messages += self._turn(self.examiner.ask(scene, skill), () if messages else (scene,))
+            skill = self.rng.choices(skills, [_SKILL_WEIGHTS.get(s, 1.0) for s in skills])[0]
+            if skill not in asked or scene.kind == "chart":
+                asked.add(skill)
+                messages += self.turn(self.examiner.ask(scene, skill), () if messages else (scene,))
         return messages
 
-    def _two_pictures(self) -> PictureChat:
-        first = self.painter.single()
-        second = self.painter.single()
-        while second.things[0].name == first.things[0].name:
-            second = self.painter.single()
+    def _on_several(self, scenes: Scenes) -> list[Message]:
+        names = {scene.things[0].name for scene in scenes}
+        skills = ["common", "ordinal", "both"]
+        if len(names) == len(scenes):
+            skills += ["which_picture", "which_picture"]
+        if len(scenes) == 2:
+            skills.append("differ")
         messages: list[Message] = []
-        for skill in self.rng.sample(("which_picture", "ordinal", "both", "which_picture"), self.rng.randint(1, 2)):
-            messages += self._turn(self.examiner.ask_two(first, second, skill), () if messages else (first, second))
-        return PictureChat(Chat(tuple(messages), "two pictures"), (first, second))
+        for skill in self.rng.sample(skills, self.rng.randint(1, min(3, len(skills)))):
+            messages += self.turn(self.several.ask(scenes, skill), () if messages else scenes)
+        return messages
 
-    def _turn(self, exchange: Exchange, scenes: tuple[Scene, ...]) -> list[Message]:
+    def _fits_json(self, scene: Scene) -> bool:
+        return scene.kind == "things" and len({thing.name for thing in scene.things}) == 1
+
+    def turn(self, exchange: Exchange, scenes: Scenes) -> list[Message]:
+        """The messages of a question, worn as people type, and its answer."""
         draw = self.rng.random()
         question = exchange.question if self.examiner.held_out else varied(exchange.question, self.rng)
-        if draw < 0.22:
+        if draw < 0.2:
             question = as_spoken(question)
-        elif draw < 0.3:
+        elif draw < 0.28:
             question = question.rstrip("?.")
         gap = self.rng.choices(("", " ", "\n"), (0.7, 0.15, 0.15))[0]
         return [
@@ -102,19 +113,24 @@ class Composer:
             Message("assistant", exchange.answer),
         ]
 
-    def exam(self, skill: str) -> Chat:
-        """One question of a skill and its right answer; ``expected`` holds the words that matter."""
-        if skill in ("which_picture", "ordinal", "both"):
-            first, second = self.painter.single(), self.painter.single()
-            while second.things[0].name == first.things[0].name:
-                second = self.painter.single()
-            exchange = self.examiner.ask_two(first, second, skill)
-            return Chat(tuple(self._turn(exchange, (first, second))), skill, exchange.expected)
-        if skill == "count":
-            scene = self.painter.counted(self.rng.randint(1, 3))
-        elif skill == "colour":
-            scene = self.painter.single(sprite=self.painter.sprite(coloured=True, shape_share=0.3))
-        else:
-            scene = self.painter.single()
-        exchange = self.examiner.ask(scene, skill)
-        return Chat(tuple(self._turn(exchange, (scene,))), skill, exchange.expected)
+    def exam(self, skill: str, kind: str) -> Chat:
+        """One question of a skill on a new scene of ``kind``, with its answer and the words that matter."""
+        for _ in range(500):
+            scenes = self.scenes.draw(kind)
+            if kind == "related":
+                names = {scene.things[0].name for scene in scenes}
+                if (skill == "differ" and len(scenes) != 2) or (skill == "which_picture" and len(names) < len(scenes)):
+                    continue
+                exchange = self.several.ask(scenes, skill)
+            elif skill in self.examiner.skills(scenes[0]):
+                exchange = self.examiner.ask(scenes[0], skill)
+            else:
+                continue
+            return Chat(tuple(self.turn(exchange, scenes)), skill, exchange.expected)
+        raise ValueError(f"no scene of kind {kind!r} can be asked for {skill!r}")
+
+    def json_exam(self) -> tuple[Chat, dict[str, Any]]:
+        """A question for JSON about a scene, and its schema."""
+        scenes = self.scenes.draw(self.rng.choice(("single", "coloured", "counted")))
+        exchange, schema = ask_json(self.examiner, scenes[0])
+        return Chat(tuple(self.turn(exchange, scenes)), "JSON", exchange.expected), schema

@@ -13,11 +13,13 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.views import TILES, TOKENS_A_SIDE
 from training.chats import SPECIAL_TOKENS, special_id
 from training.language import LanguageModel
 
-VERSION = 0
-RETRIEVAL_BUDGET_TOKENS = 300
+VERSION = 1
+RETRIEVAL_BUDGET_TOKENS = 600
+MAX_VISUAL_TOKENS = (1 + TILES) * TOKENS_A_SIDE**2  # of a picture: the whole, and its tiles
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -122,7 +124,7 @@ def export_manifest(config: dict[str, Any], n_ctx: int, folder: Path) -> None:
         f"version = {VERSION}",
         f"n_ctx = {n_ctx}",
         f"retrieval_budget_tokens = {RETRIEVAL_BUDGET_TOKENS}",
-        f"n_visual_tokens = {config['connector']['n_tokens']}",
+        f"max_visual_tokens = {MAX_VISUAL_TOKENS}",
         f"image_size = {config['vision_cfg']['image_size']}",
         'language = "language.gguf"',
         'vision = "vision.safetensors"',
@@ -134,11 +136,16 @@ def export_manifest(config: dict[str, Any], n_ctx: int, folder: Path) -> None:
 
 
 def export_all(
-    vision: VisionNetwork, config: dict[str, Any], language: LanguageModel, tokenizer: Tokenizer, folder: Path
+    vision: VisionNetwork,
+    config: dict[str, Any],
+    language: LanguageModel,
+    tokenizer: Tokenizer,
+    folder: Path,
+    matrix_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q5_1,
 ) -> None:
     """Writes every file of ``folder`` that this recipe makes."""
     folder.mkdir(parents=True, exist_ok=True)
-    export_language(language, tokenizer, folder / "language.gguf")
+    export_language(language, tokenizer, folder / "language.gguf", matrix_type)
     export_vision(vision, config, folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     export_manifest(config, language.config.n_ctx, folder)

@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -18,20 +19,33 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE
 
 OPSET = 20
+Shapes = dict[str, dict[int, Any]] | None
 
 
 class _Picture(nn.Module):
-    """(batch, 3, side, side) pixels → visual tokens and search vectors."""
+    """(1, 3, side, side) pixels, and places if pictures are seen in views → visual tokens and search vectors."""
 
     def __init__(self, network: VisionNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
         fine, coarse = self.network.feature_maps(pixels)
-        return self.network.visual_tokens(fine, coarse), self.network.picture_vectors(coarse)
+        return self.network.visual_tokens(fine, coarse, places), self.network.picture_vectors(coarse)
+
+
+class _Tiles(nn.Module):
+    """(1, 3, height, width) pixels of a canvas of tiles and the tokens' places → visual tokens."""
+
+    def __init__(self, network: VisionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor, places: Tensor) -> Tensor:
+        return self.network.visual_tokens(*self.network.feature_maps(pixels), places)
 
 
 class _Caption(nn.Module):
@@ -46,33 +60,45 @@ class _Caption(nn.Module):
 
 
 def export_graphs(folder: Path) -> None:
-    """Reads ``vision.json`` and ``vision.safetensors`` in ``folder``, writes ``picture.onnx`` and ``caption.onnx``."""
+    """Reads ``vision.json`` and ``vision.safetensors`` in ``folder``, writes its graphs."""
     config = json.loads((folder / "vision.json").read_text("utf-8"))
     network = VisionNetwork(config)
     weights = load_file(folder / "vision.safetensors")
     network.load_state_dict({name: weight.float() for name, weight in weights.items()})
     network.eval()
     side, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-    ids = torch.zeros(1, length, dtype=torch.long)
     pixels = torch.zeros(1, 3, side, side)
-    for module, example, name, outputs, file_name in (
-        (_Picture(network), pixels, "pixels", ["tokens", "vector"], "picture.onnx"),
-        (_Caption(network), ids, "ids", ["vector"], "caption.onnx"),
-    ):
-        model = _traced(module, example, name, outputs)
+    caption = {"ids": torch.zeros(1, length, dtype=torch.long)}
+    graphs: list[tuple[nn.Module, dict[str, Tensor], list[str], str, Shapes]] = [
+        (_Caption(network), caption, ["vector"], "caption.onnx", None)
+    ]
+    if network.in_views:
+        places = torch.zeros(1, TOKENS_A_SIDE**2, N_PLACES)
+        whole = {"pixels": pixels, "places": places}
+        graphs.append((_Picture(network), whole, ["tokens", "vector"], "picture.onnx", None))
+        # 2 × 3 tiles: different in both directions, so that neither is taken for fixed
+        tiles = {"pixels": torch.zeros(1, 3, 2 * side, 3 * side), "places": places.repeat(1, 6, 1)}
+        free = torch.export.Dim.AUTO  # type: ignore[attr-defined]
+        shapes = {"pixels": {2: free, 3: free}, "places": {1: free}}
+        graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", shapes))
+    else:
+        graphs.append((_Picture(network), {"pixels": pixels}, ["tokens", "vector"], "picture.onnx", None))
+    for module, examples, outputs, file_name, shapes in graphs:
+        model = _traced(module, examples, outputs, shapes)
         _strip(model, {f"network.{weight}" for weight in weights})
         (folder / file_name).write_bytes(model.SerializeToString())
 
 
-def _traced(module: nn.Module, example: Tensor, name: str, outputs: list[str]) -> onnx.ModelProto:
+def _traced(module: nn.Module, examples: dict[str, Tensor], outputs: list[str], shapes: Shapes) -> onnx.ModelProto:
     with torch.inference_mode():
         program = torch.onnx.export(
             module.eval(),
-            (example,),
-            input_names=[name],
+            tuple(examples.values()),
+            input_names=list(examples),
             output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
+            dynamic_shapes=shapes,
             optimize=False,
             verbose=False,
         )

@@ -14,11 +14,11 @@ from torch.nn import functional as F  # noqa: N812
 class LanguageConfig:
     """Sizes of the model; ``head_dim`` is ``n_embd`` / ``n_heads``."""
 
-    n_vocab: int = 4096
-    n_embd: int = 256
-    n_layers: int = 4
-    n_heads: int = 4
-    n_ff: int = 768
+    n_vocab: int = 5120
+    n_embd: int = 320
+    n_layers: int = 5
+    n_heads: int = 5
+    n_ff: int = 896
     n_ctx: int = 2048
     rope_base: float = 500_000.0
     norm_eps: float = 1e-5

@@ -1,4 +1,4 @@
-"""The training loop of every stage: a wall-time budget, a schedule that follows it, checkpoints, a log."""
+"""The training loop of every stage: a budget of computing time, a schedule that follows it, checkpoints, a log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-CHECKPOINT_EVERY_S = 120.0
+CHECKPOINT_EVERY_S = 180.0
 LOG_EVERY_S = 20.0
 WARMUP_SHARE = 0.03
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """``budget_s`` of wall time, peak learning rate and where the stage keeps its checkpoint and log."""
+    """``budget_s`` of computing time, peak learning rate and where the stage keeps its checkpoint and log.
+
+    Computing time is this process's processor time by the number of its threads, and wall time where a GPU computes:
+    a run that others slow down, or that is stopped for a while, sees as much material as one that has the machine for
+    itself.
+    """
 
     name: str
     budget_s: float
@@ -50,10 +55,17 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def run_stage(plan: StagePlan, network: nn.Module, losses: Callable[[float], dict[str, Tensor]]) -> None:
+def _clock_s() -> float:
+    return time.monotonic() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
+
+
+def run_stage(
+    plan: StagePlan, network: nn.Module, prepare: Callable[[int], Callable[[float], dict[str, Tensor]]]
+) -> None:
     """Trains until the budget is used up; goes on from the stage's checkpoint if there is one.
 
-    ``losses`` gets the progress (0..1) and returns named terms, the sum of which is minimised.
+    ``prepare`` gets the step it starts from, to seed its material with, and returns what is asked for losses in every
+    step: it gets the progress (0..1) and returns named terms, the sum of which is minimised.
     """
     optimizer = torch.optim.AdamW(_groups(network, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98))
     checkpoint = plan.folder / f"{plan.name}.pt"
@@ -64,9 +76,12 @@ def run_stage(plan: StagePlan, network: nn.Module, losses: Callable[[float], dic
         if state["elapsed"] < plan.budget_s:
             optimizer.load_state_dict(state["optimizer"])
         elapsed, step = state["elapsed"], state["step"]
+    if elapsed >= plan.budget_s:
+        return
+    losses = prepare(step)
     network.train()
     means: dict[str, float] = {}
-    last = logged = saved = time.monotonic()
+    last = logged = saved = _clock_s()
     with (plan.folder / f"{plan.name}.log").open("a") as log:
         while elapsed < plan.budget_s:
             progress = elapsed / plan.budget_s
@@ -75,17 +90,18 @@ def run_stage(plan: StagePlan, network: nn.Module, losses: Callable[[float], dic
             terms = losses(progress)
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), plan.max_norm)
-            optimizer.step()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), plan.max_norm)
+            if torch.isfinite(norm):
+                optimizer.step()
             step += 1
             for name, term in terms.items():
                 value = float(term.detach())
                 means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
-            now = time.monotonic()
+            now = _clock_s()
             elapsed, last = elapsed + now - last, now
             if now - logged > LOG_EVERY_S:
                 logged = now
-                line = {"step": step, "elapsed_s": round(elapsed), **{k: round(v, 4) for k, v in means.items()}}
+                line = {"step": step, "computing_s": round(elapsed), **{k: round(v, 4) for k, v in means.items()}}
                 print(json.dumps(line), file=log, flush=True)
             if now - saved > CHECKPOINT_EVERY_S:
                 saved = now

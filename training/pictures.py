@@ -1,281 +1,325 @@
-"""Draws the pictures of the pocket world: emoji and coloured shapes on plain backgrounds, with what is true of them."""
+"""Draws the pictures of the pocket world: things, photographs, words and charts, with what is true of them."""
 
 from __future__ import annotations
 
-import colorsys
-import json
 import random
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from training.vocabulary import DRAWN, MASS, PLURAL_ONLY, picture_names
+from training.backgrounds import BACKGROUND_NAMES, paint, textured, worn
+from training.charts import draw_chart
+from training.printing import Printer, contrasting
+from training.products import Photograph, Product
+from training.scenes import Box, Mark, Scene, Sprite, Thing
+from training.sprites import SPRITE_PX, is_held_out, shape_mask
+from training.vocabulary import MASS, PLURAL_ONLY
 from training.world import COLOURS, PLACES, SHAPES
 
-SPRITE_PX = 128
-SHAPE_SHARE = 0.35  # of the things drawn: outlines without any texture are learnt more slowly than emoji
-DOMINANT_SHARE = 0.55  # of the visible pixels, for a thing to have "its" colour
-BACKGROUND_NAMES = (
-    "white",
-    "white",
-    "white",
-    "grey",
-    "black",
-    "yellow",
-    "blue",
-    "green",
-    "red",
-    "pink",
-    "orange",
-    "purple",
-)
+SHAPE_SHARE = 0.3  # of the things drawn: outlines without any texture are learnt more slowly than emoji
+STYLED_SHARE = 0.4  # of the emoji in training come in another style
+COLLAGE_SHAPE_SHARE = 0.12
+TEXTURED_SHARE = 0.18
+MAX_COUNT = 6
+Placed = tuple[Sprite, tuple[int, int], float]
 
 
 @dataclass(frozen=True)
-class Sprite:
-    """A thing cut out: ``image`` is RGBA, cropped to what is visible; ``colour`` None when no colour dominates."""
+class Material:
+    """What pictures are made of. ``styled`` has each sprite's name → the thing in other styles."""
 
-    name: str
-    image: Image.Image
-    colour: str | None
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One thing in a scene; ``cell`` is (column, row) of the 3×3 grid its centre lies in.
-
-    ``centre`` and ``size`` (width, height) are shares of the square that the vision encoder sees.
-    """
-
-    name: str
-    colour: str | None
-    cell: tuple[int, int]
-    centre: tuple[float, float] = (0.5, 0.5)
-    size: tuple[float, float] = (0.3, 0.3)
+    sprites: tuple[Sprite, ...]
+    styled: dict[str, list[Sprite]]
+    photographs: tuple[tuple[Photograph, Image.Image], ...] = ()
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture and what is true of it. All copies of a counted thing are listed."""
-
-    image: Image.Image
-    things: tuple[Thing, ...]
-    background: str | None
-
-
-def nearest_colour(red: int, green: int, blue: int) -> str:
-    """The everyday colour name of one pixel (0..255 each)."""
-    hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
-    degrees = hue * 360
-    if value < 0.26 or (value < 0.42 and saturation < 0.38):
-        return "black"
-    if saturation < 0.16:
-        return "white" if value > 0.82 else "grey"
-    if degrees < 16 or degrees >= 338:
-        if saturation < 0.56 and value > 0.74:
-            return "pink"
-        return "brown" if value < 0.5 or (value < 0.72 and saturation < 0.72) else "red"
-    if degrees < 36:
-        return "brown" if value < 0.78 or saturation < 0.66 else "orange"
-    for limit, name in ((68, "yellow"), (168, "green"), (252, "blue"), (300, "purple")):
-        if degrees < limit:
-            return name
-    return "pink"
-
-
-def dominant_colour(sprite: Image.Image) -> str | None:
-    """The colour of at least ``DOMINANT_SHARE`` of the visible pixels, or None."""
-    small = np.asarray(sprite.resize((32, 32), Image.Resampling.BICUBIC))
-    visible = small[small[..., 3] > 128][:, :3]
-    if len(visible) == 0:
-        return None
-    names, counts = np.unique([nearest_colour(*map(int, pixel)) for pixel in visible], return_counts=True)
-    best = int(counts.argmax())
-    return str(names[best]) if counts[best] >= DOMINANT_SHARE * len(visible) else None
-
-
-def load_sprites(data: Path) -> list[Sprite]:
-    """Cuts every named emoji out of ``data/fluent-emoji``. Raises FileNotFoundError naming the missing folder."""
-    folder = data / "fluent-emoji"
-    if not (folder / "names.json").is_file():
-        raise FileNotFoundError(f"no emoji pictures in {folder}: give the folder that has fluent-emoji/ with --data")
-    everyday = picture_names()
-    sprites = []
-    for code, unicode_name in sorted(json.loads((folder / "names.json").read_text()).items()):
-        path = folder / f"{code}.webp"
-        if everyday.get(unicode_name) in DRAWN and path.is_file():
-            image = Image.open(path).convert("RGBA")
-            image = image.crop(image.getchannel("A").point(lambda a: 255 if a > 16 else 0).getbbox())
-            sprites.append(Sprite(everyday[unicode_name], image, dominant_colour(image)))
-    return sprites
-
-
-def _polygon(points: list[tuple[float, float]]) -> Callable[[ImageDraw.ImageDraw, int], None]:
-    return lambda draw, side: draw.polygon([(x * side, y * side) for x, y in points], fill=255)
-
-
-def _regular(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    count = corners if inner == 1.0 else 2 * corners
-    angles = [2 * np.pi * i / count - np.pi / 2 for i in range(count)]
-    radii = [0.5 if i % 2 == 0 else 0.5 * inner for i in range(count)]
-    if inner == 1.0:
-        radii = [0.5] * count
-    return [(float(0.5 + r * np.cos(a)), float(0.5 + r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
-
-
-def _heart() -> list[tuple[float, float]]:
-    t = np.linspace(0, 2 * np.pi, 60)
-    x = 16 * np.sin(t) ** 3
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return [(float(0.5 + a / 34), float(0.46 - b / 34)) for a, b in zip(x, y, strict=True)]
-
-
-_CROSS = [(0.35, 0), (0.65, 0), (0.65, 0.35), (1, 0.35), (1, 0.65), (0.65, 0.65), (0.65, 1), (0.35, 1), (0.35, 0.65)]
-_DRAWINGS: dict[str, Callable[[ImageDraw.ImageDraw, int], None]] = {
-    "circle": lambda draw, side: draw.ellipse((0, 0, side - 1, side - 1), fill=255),
-    "square": lambda draw, side: draw.rectangle((0, 0, side, side), fill=255),
-    "rectangle": lambda draw, side: draw.rectangle((0, int(side * 0.24), side, int(side * 0.76)), fill=255),
-    "triangle": _polygon([(0.5, 0.04), (1, 0.94), (0, 0.94)]),
-    "star": _polygon(_regular(5, 0.42)),
-    "heart": _polygon(_heart()),
-    "cross": _polygon([*_CROSS, (0, 0.65), (0, 0.35), (0.35, 0.35)]),
-    "diamond": _polygon([(0.5, 0), (0.86, 0.5), (0.5, 1), (0.14, 0.5)]),
-    "hexagon": _polygon(_regular(6)),
-}
-
-
-def shape_mask(shape: str, side: int = 4 * SPRITE_PX) -> Image.Image:
-    """The outline of a shape as an L mask of ``SPRITE_PX`` pixels a side, antialiased."""
-    mask = Image.new("L", (side, side), 0)
-    _DRAWINGS[shape](ImageDraw.Draw(mask), side)
-    return mask.resize((SPRITE_PX, SPRITE_PX), Image.Resampling.LANCZOS)
-
-
-def is_held_out(name: str, background: str | None, arrangement: str) -> bool:
-    """Whether this composition is kept for evaluation (one in eight, by hash; training never draws it)."""
-    return zlib.crc32(f"{name}|{background}|{arrangement}".encode()) % 8 == 0
+def _middle(cell: tuple[int, int]) -> tuple[float, float]:
+    return (cell[0] + 0.5) / 3, (cell[1] + 0.5) / 3
 
 
 class Painter:
-    """Draws random scenes, either only trained compositions or only held-out ones."""
+    """Draws random scenes, either only trained compositions or only held-out ones.
 
-    def __init__(self, sprites: list[Sprite], rng: random.Random, *, held_out: bool = False, side_px: int = 96) -> None:
+    ``side_px`` is the longer side of a square picture; others have about as many pixels. Pictures for evaluation are
+    drawn clean, in the emoji's own style.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        rng: random.Random,
+        printer: Printer | None = None,
+        *,
+        held_out: bool = False,
+        side_px: int = 192,
+    ) -> None:
         self.rng = rng
+        self.printer = printer
         self.held_out = held_out
         self.side_px = side_px
+        self._material = material
         self._by_name: dict[str, list[Sprite]] = {}
-        for sprite in sprites:
+        for sprite in material.sprites:
             self._by_name.setdefault(sprite.name, []).append(sprite)
         self.names = sorted(self._by_name)
-        self.coloured = sorted({s.name for s in sprites if s.colour})
+        self._coloured_names = sorted({s.name for s in material.sprites if s.colour})
         self._masks = {shape: shape_mask(shape) for shape in SHAPES}
+        self._photographs: dict[Product, list[tuple[Photograph, Image.Image]]] = {}
+        for photograph, image in material.photographs:
+            if photograph.held_out == held_out:
+                self._photographs.setdefault(photograph.product, []).append((photograph, image))
+        self.products = sorted(self._photographs, key=lambda product: product.name)
 
     def sprite(self, *, shape_share: float = SHAPE_SHARE, coloured: bool = False) -> Sprite:
         """A random thing: a name first, so that names with many pictures are not seen more often."""
         rng = self.rng
-        if rng.random() < shape_share:
-            return self._shape(rng.choice(SHAPES), rng.choice(tuple(COLOURS)))
-        if coloured:
-            return rng.choice(
-                [s for s in self._by_name[rng.choice(self.coloured)] if s.colour] or [self._shape("circle", "red")]
-            )
-        return rng.choice(self._by_name[rng.choice(self.names)])
+        if rng.random() < shape_share or not self.names:
+            return self.shape(rng.choice(SHAPES), rng.choice(tuple(COLOURS)))
+        name = rng.choice(self._coloured_names if coloured and self._coloured_names else self.names)
+        pool = self._by_name[name]
+        if not self.held_out and rng.random() < STYLED_SHARE:
+            pool = self._material.styled.get(name, pool)
+        return rng.choice([s for s in pool if s.colour] or pool) if coloured else rng.choice(pool)
 
-    def _shape(self, shape: str, colour: str) -> Sprite:
+    def shape(self, shape: str, colour: str) -> Sprite:
         rgb = [max(0, min(255, c + self.rng.randint(-22, 22))) for c in COLOURS[colour]]
         image = Image.new("RGBA", (SPRITE_PX, SPRITE_PX), (rgb[0], rgb[1], rgb[2], 255))
         image.putalpha(self._masks[shape])
         return Sprite(shape, image, colour)
 
-    def single(self, *, sprite: Sprite | None = None, middle: float = 0.4) -> Scene:
-        """One thing somewhere; ``middle`` is the share of centred ones."""
+    def single(
+        self, *, sprite: Sprite | None = None, middle: float = 0.4, ground: str | None = None, size: float = 0.0
+    ) -> Scene:
+        """One thing somewhere; ``middle`` is the share of centred ones; ``ground`` the background, if it is given, and
+        ``size`` the thing's share of the shorter side.
+        """
         rng = self.rng
         for _ in range(200):
             chosen = sprite or self.sprite()
             cell = (1, 1) if rng.random() < middle else rng.choice([c for c in PLACES if c != (1, 1)])
-            background = self._background_name(chosen.colour)
+            background = ground or self.ground(chosen.colour)
             if is_held_out(chosen.name, background, PLACES[cell]) == self.held_out:
                 break
-        size = rng.uniform(0.42, 0.94) if cell == (1, 1) else rng.uniform(0.32, 0.48)
-        return self._scene([(chosen, cell, size)], background)
+        size = size or (rng.uniform(0.42, 0.94) if cell == (1, 1) else rng.uniform(0.3, 0.48))
+        return self._scene([(chosen, cell, size)], background, plain=ground is not None)
+
+    def coloured(self) -> Scene:
+        """One thing that has a colour of its own."""
+        return self.single(sprite=self.sprite(coloured=True))
 
     def counted(self, number: int, *, sprite: Sprite | None = None) -> Scene:
         """``number`` copies of one countable thing in different cells."""
         rng = self.rng
         for _ in range(200):
             chosen = sprite or self.sprite()
-            background = self._background_name(chosen.colour)
+            background = self.ground(chosen.colour)
             countable = chosen.name not in MASS | PLURAL_ONLY
             if countable and is_held_out(chosen.name, background, str(number)) == self.held_out:
                 break
         cells = rng.sample(list(PLACES), number)
-        size = rng.uniform(0.26, 0.36)
+        size = rng.uniform(0.2, 0.36)
         return self._scene([(chosen, cell, size) for cell in cells], background)
 
     def pair(self) -> Scene:
-        """Two different things, left and right of each other or one above the other."""
+        """Two different things, beside each other or one above the other; often of clearly different sizes."""
+        first, second, background = self._two_names()
+        cells = ((0, 1), (2, 1)) if self.rng.random() < 0.7 else ((1, 0), (1, 2))
+        sizes = [self.rng.uniform(0.32, 0.48)] * 2
+        if self.rng.random() < 0.6:
+            sizes = [self.rng.uniform(0.16, 0.26), self.rng.uniform(0.38, 0.5)]
+            self.rng.shuffle(sizes)
+        return self._scene([(first, cells[0], sizes[0]), (second, cells[1], sizes[1])], background)
+
+    def groups(self) -> Scene:
+        """Two things, each one to four times, at most six together: which there are more of can be asked."""
+        first, second, background = self._two_names(countable=True)
+        counts = (0, 0)
+        while counts[0] == counts[1] or sum(counts) > MAX_COUNT:
+            counts = (self.rng.randint(1, 4), self.rng.randint(1, 4))
+        cells = self.rng.sample(list(PLACES), sum(counts))
+        size = self.rng.uniform(0.2, 0.33)
+        kinds = [first] * counts[0] + [second] * counts[1]
+        return self._scene([(kind, cell, size) for kind, cell in zip(kinds, cells, strict=True)], background)
+
+    def collage(self) -> Scene:
+        """A sheet of four to nine different things: as much to learn from as that many pictures."""
         rng = self.rng
+        columns, rows = rng.choice(((2, 2), (2, 2), (3, 2), (2, 3), (3, 3)))
+        width, height = self.side_px, self.side_px
+        background = self.ground()
+        plain = rng.random() >= TEXTURED_SHARE
+        canvas = (
+            paint(rng, width, height, background) if plain else textured(rng, width, height, self._any_photograph())
+        )
+        things: list[Thing] = []
+        for place in range(columns * rows):
+            sprite = self.sprite(shape_share=COLLAGE_SHAPE_SHARE)
+            middle = ((place % columns + 0.5) / columns, (place // columns + 0.5) / rows)
+            size = rng.uniform(0.6, 1.0) / max(columns, rows)
+            if sprite.name not in {thing.name for thing in things} and (not plain or sprite.colour != background):
+                cell = (min(2, int(3 * middle[0])), min(2, int(3 * middle[1])))
+                box = self._paste(canvas, sprite, middle, size, shift=0.06)
+                things.append(Thing(sprite.name, sprite.colour, cell, box))
+        if not things:
+            return self.collage()
+        return self._finished(Scene(canvas, tuple(things), background if plain else None))
+
+    def _two_names(self, *, countable: bool = False) -> tuple[Sprite, Sprite, str]:
         for _ in range(200):
             first, second = self.sprite(), self.sprite()
-            background = self._background_name(first.colour, second.colour)
+            background = self.ground(first.colour, second.colour)
+            if countable and {first.name, second.name} & (MASS | PLURAL_ONLY):
+                continue
             if first.name != second.name and is_held_out(first.name, background, second.name) == self.held_out:
                 break
-        cells = ((0, 1), (2, 1)) if rng.random() < 0.7 else ((1, 0), (1, 2))
-        size = rng.uniform(0.32, 0.48)
-        return self._scene([(first, cells[0], size), (second, cells[1], size)], background)
+        return first, second, background
 
-    def _background_name(self, *avoid: str | None) -> str:
+    def ground(self, *avoid: str | None) -> str:
+        """The name of a background in none of the colours to ``avoid``."""
         return self.rng.choice([name for name in BACKGROUND_NAMES if name not in avoid])
 
-    def _scene(self, placed: list[tuple[Sprite, tuple[int, int], float]], background: str) -> Scene:
+    def size(self) -> tuple[int, int]:
+        """Width and height of a picture: square, or as wide or tall as people's pictures are."""
         rng = self.rng
-        width = height = self.side_px
-        if rng.random() < 0.35:  # other aspect ratios, as people's pictures have
-            narrow = int(self.side_px * rng.uniform(0.56, 0.95))
-            width, height = (width, narrow) if rng.random() < 0.6 else (narrow, height)
-        canvas = self._paint_background(width, height, background)
-        things = []
-        for sprite, cell, size in placed:
-            left, top, drawn_width, drawn_height = self._paste(canvas, sprite, cell, size)
-            side = max(canvas.size)
-            x = left + drawn_width / 2 + (side - canvas.width) / 2
-            y = top + drawn_height / 2 + (side - canvas.height) / 2
-            extent = (drawn_width / side, drawn_height / side)
-            things.append(Thing(sprite.name, sprite.colour, cell, (x / side, y / side), extent))
-        return Scene(canvas, tuple(things), background)
+        if rng.random() < 0.55:
+            return self.side_px, self.side_px
+        aspect = rng.uniform(1.1, 1.9)
+        longer, shorter = round(self.side_px * aspect**0.5), round(self.side_px / aspect**0.5)
+        return (longer, shorter) if rng.random() < 0.6 else (shorter, longer)
 
-    def _paint_background(self, width: int, height: int, background: str) -> Image.Image:
+    def _scene(self, placed: list[Placed], background: str, *, plain: bool = False) -> Scene:
         rng = self.rng
-        jitter = 8 if background == "white" else 20
-        base = np.array([c + rng.uniform(-jitter, jitter) for c in COLOURS[background]], dtype=np.float32)
-        pixels: NDArray[np.float32] = np.broadcast_to(base, (height, width, 3)).astype(np.float32)
-        if rng.random() < 0.3:  # a slight gradient, as a photographed sheet of paper has
-            slope = np.linspace(-1, 1, width if rng.random() < 0.5 else height, dtype=np.float32) * rng.uniform(3, 14)
-            pixels = pixels + (slope[None, :, None] if len(slope) == width else slope[:, None, None])
-        return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        width, height = self.size()
+        plain = plain or self.held_out or rng.random() >= TEXTURED_SHARE
+        canvas = (
+            paint(rng, width, height, background) if plain else textured(rng, width, height, self._any_photograph())
+        )
+        things = tuple(
+            Thing(sprite.name, sprite.colour, cell, self._paste(canvas, sprite, _middle(cell), size))
+            for sprite, cell, size in placed
+        )
+        return self._finished(Scene(canvas, things, background if plain else None))
+
+    def _finished(self, scene: Scene) -> Scene:
+        return scene if self.held_out else replace(scene, image=worn(scene.image, self.rng))
+
+    def _any_photograph(self) -> Image.Image | None:
+        if not self.products or self.rng.random() < 0.5:
+            return None
+        return self.rng.choice(self._photographs[self.rng.choice(self.products)])[1]
 
     def _paste(
-        self, canvas: Image.Image, sprite: Sprite, cell: tuple[int, int], size: float
-    ) -> tuple[int, int, int, int]:
-        """Draws the thing; (left, top, width, height) of where it lies, in pixels."""
+        self, canvas: Image.Image, sprite: Sprite, middle: tuple[float, float], size: float, shift: float = 0.2 / 3
+    ) -> Box:
+        """Draws the thing about ``middle`` (shares of the canvas), moved by ``shift`` at most; its place in pixels."""
         rng = self.rng
         image = sprite.image
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         scale = size * min(canvas.size) / max(image.size)
-        image = image.resize(
-            (max(4, round(image.width * scale)), max(4, round(image.height * scale))), Image.Resampling.BICUBIC
-        )
+        stretch = 1.0 if self.held_out else rng.uniform(0.85, 1.18)
+        drawn = (max(4, round(image.width * scale * stretch**0.5)), max(4, round(image.height * scale / stretch**0.5)))
+        image = image.resize(drawn, Image.Resampling.BICUBIC)
         if rng.random() < 0.5:
-            image = image.rotate(rng.uniform(-18, 18), Image.Resampling.BICUBIC, expand=True)
+            turn = 18 if self.held_out else 28
+            image = image.rotate(rng.uniform(-turn, turn), Image.Resampling.BICUBIC, expand=True)
         corner = []
-        for index, extent, total in ((cell[0], image.width, canvas.width), (cell[1], image.height, canvas.height)):
-            centre = (index + 0.5 + rng.uniform(-0.2, 0.2)) / 3 * total
+        for at, extent, total in ((middle[0], image.width, canvas.width), (middle[1], image.height, canvas.height)):
+            centre = (at + rng.uniform(-shift, shift)) * total
             corner.append(round(min(max(centre - extent / 2, 1), max(1, total - extent - 1))))
         canvas.paste(image, (corner[0], corner[1]), image)
-        return corner[0], corner[1], image.width, image.height
+        return corner[0], corner[1], corner[0] + image.width, corner[1] + image.height
+
+    def photograph(self) -> Scene:
+        """A shop photograph: as it is for evaluation; cut, turned, coloured and in part covered for training."""
+        product = self.rng.choice(self.products)
+        _, image = self.rng.choice(self._photographs[product])
+        drawn = image if self.held_out else self._varied(image)
+        whole = Thing(product.name, None, (1, 1), (0, 0, drawn.width, drawn.height))
+        return self._finished(Scene(drawn, (whole,), None, "photo"))
+
+    def _varied(self, image: Image.Image) -> Image.Image:
+        rng = self.rng
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        width, height = self.size()
+        share = rng.uniform(0.5, 1.0) ** 0.5
+        cut_width, cut_height = image.width * share, image.height * share * rng.uniform(0.85, 1.0)
+        left, top = rng.uniform(0, image.width - cut_width), rng.uniform(0, image.height - cut_height)
+        turn = np.deg2rad(rng.uniform(-25, 25) if rng.random() < 0.6 else 0.0)
+        # output pixel → input pixel: a scaled rotation about the middle of the cut
+        a, b = np.cos(turn) * cut_width / width, -np.sin(turn) * cut_height / height
+        d, e = np.sin(turn) * cut_width / width, np.cos(turn) * cut_height / height
+        middle = left + cut_width / 2, top + cut_height / 2
+        c, f = middle[0] - a * width / 2 - b * height / 2, middle[1] - d * width / 2 - e * height / 2
+        drawn = image.transform((width, height), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+        if rng.random() < 0.3:
+            covered = (int(width * rng.uniform(0.15, 0.45)), int(height * rng.uniform(0.15, 0.45)))
+            patch = Image.new("RGB", covered, tuple(rng.randint(0, 255) for _ in range(3)))
+            drawn.paste(patch, (rng.randint(0, width - covered[0]), rng.randint(0, height - covered[1])))
+        return drawn
+
+    def words(self) -> Scene:
+        """One printed word or number, as on a sign. Raises ValueError without a printer."""
+        rng, printer = self.rng, self._printer()
+        text = printer.word()
+        aspect = rng.choice((1.0, 1.0, 1.4, 2.0, 3.0, 4.0))
+        if len(text) > 7:
+            aspect = max(aspect, 1.4)
+        width, height = round(self.side_px * aspect**0.5), round(self.side_px / aspect**0.5)
+        background = rng.choice(BACKGROUND_NAMES)
+        canvas = paint(rng, width, height, background)
+        share = rng.uniform(0.45, 0.92) if len(text) < 8 else rng.uniform(0.7, 0.94)
+        line = printer.fitted(text, width * share, height * rng.uniform(0.3, 0.75))
+        left, top = rng.uniform(2, max(3, width - line.width - 2)), rng.uniform(2, max(3, height - line.height - 2))
+        ink = contrasting(rng, canvas.getpixel((0, 0)))  # type: ignore[arg-type]
+        marks = printer.draw(canvas, line, left, top, ink)
+        return self._finished(self._turned(Scene(canvas, (), background, "words", tuple(marks), text)))
+
+    def sheet(self) -> Scene:
+        """A sheet full of words in all sizes, which is what letters are learnt from."""
+        rng, printer = self.rng, self._printer()
+        width, height = self.size()
+        canvas = paint(rng, width, height, rng.choice(BACKGROUND_NAMES))
+        ink = contrasting(rng, canvas.getpixel((0, 0)))  # type: ignore[arg-type]
+        marks: list[Mark] = []
+        top = rng.uniform(2, 8)
+        while top < height - 8:
+            font, size_px = printer.font(), rng.choice((9, 11, 13, 16, 20, 26, 34, 44))
+            tallest, left = 0, rng.uniform(2, 20)
+            while left < width - 8:
+                line = printer.line(printer.word(), size_px, font)
+                if left + line.width > width - 2 or top + line.height > height - 2:
+                    break
+                marks += printer.draw(canvas, line, left, top, ink)
+                left += line.width + size_px * rng.uniform(0.4, 1.2)
+                tallest = max(tallest, line.height)
+            top += max(tallest, 6) + size_px * rng.uniform(0.25, 0.8)
+        return self._finished(self._turned(Scene(canvas, (), None, "sheet", tuple(marks))))
+
+    def chart(self) -> Scene:
+        return self._finished(draw_chart(self._printer(), self.rng, self.side_px, self.side_px))
+
+    def _printer(self) -> Printer:
+        if self.printer is None:
+            raise ValueError("this painter has no printer: give it one to draw words and charts")
+        return self.printer
+
+    def _turned(self, scene: Scene) -> Scene:
+        """Text a little aslant, as signs are photographed; its characters' places turn with it."""
+        if self.rng.random() < 0.6:
+            return scene
+        degrees = self.rng.uniform(-5, 5)
+        turn = np.deg2rad(degrees)
+        image = scene.image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=scene.image.getpixel((0, 0)))
+        x0, y0 = image.width / 2, image.height / 2
+        marks = tuple(
+            Mark(
+                m.character,
+                float(x0 + (m.x - x0) * np.cos(turn) + (m.y - y0) * np.sin(turn)),
+                float(y0 - (m.x - x0) * np.sin(turn) + (m.y - y0) * np.cos(turn)),
+            )
+            for m in scene.marks
+        )
+        return replace(scene, image=image, marks=marks)

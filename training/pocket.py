@@ -1,4 +1,4 @@
-"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 3``."""
+"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 7``."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from training import aligning, contrastive, conversing, reading
+from training import aligning, conversing, mixing, reading
+from training.checkpoints import load_stage
 from training.copying import start_with_copying
 from training.export import export_all
 from training.language import LanguageConfig, LanguageModel
 from training.loop import StagePlan
-from training.pictures import load_sprites
+from training.material import load_material
 from training.pocket_network import PocketNetwork
 from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("clip", "text", "words", "chat", "answers", "export")
-SHARES = {"clip": 0.17, "text": 0.2, "words": 0.05, "chat": 0.18, "answers": 0.4}  # of the budget
-N_EMBD = 256
+STAGES = ("look", "text", "words", "mixed", "chat", "export")
+SHARES = {"look": 0.36, "text": 0.16, "words": 0.05, "mixed": 0.16, "chat": 0.27}  # of the budget
+MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
+PICTURE_STAGES = {"look", "words", "mixed", "chat"}
+N_EMBD = 320
 
 log = logging.getLogger("training.pocket")
 
@@ -41,6 +45,7 @@ class Recipe:
     budget_s: float
     seed: int
     stages: tuple[str, ...]
+    matrix_type: gguf.GGMLQuantizationType
 
     def plan(self, stage: str, learning_rate: float) -> StagePlan:
         return StagePlan(stage, self.budget_s * SHARES[stage], learning_rate, self.runs)
@@ -51,9 +56,12 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket", help="checkpoints and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
-    parser.add_argument("--budget-hours", type=float, default=3.0, help="wall time for all stages together")
+    parser.add_argument("--budget-hours", type=float, default=7.0, help="computing time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
+    parser.add_argument(
+        "--matrices", choices=MATRIX_TYPES, default="Q5_1", help="of the feed-forward network, in the stage export"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     args = parser.parse_args()
     if args.budget_hours <= 0:
@@ -62,7 +70,8 @@ def parse_arguments() -> Recipe:
         torch.set_num_threads(args.threads)
     args.runs.mkdir(parents=True, exist_ok=True)
     stages = tuple(args.stage or STAGES)
-    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages)
+    matrix_type = gguf.GGMLQuantizationType[args.matrices]
+    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages, matrix_type)
 
 
 def tokenizer_of(recipe: Recipe) -> Tokenizer:
@@ -79,35 +88,32 @@ def main() -> None:
     np.random.seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     tokenizer = tokenizer_of(recipe)
-    config = contrastive.vision_config(N_EMBD, tokenizer.get_vocab_size())
-    vision = VisionNetwork(config)
-    language = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size(), n_embd=N_EMBD))
+    n_vocab = tokenizer.get_vocab_size()
+    config = aligning.vision_config(N_EMBD, n_vocab)
+    language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
     start_with_copying(language, recipe.seed)
-    network = PocketNetwork(vision, language)
-    if "clip" in recipe.stages:
-        aligning.run(
-            recipe.plan("clip", 2e-3), network, load_sprites(recipe.data), tokenizer, recipe.seed, clip_weight=0.5
-        )
+    network = PocketNetwork(VisionNetwork(config), language, aligning.Spelling(N_EMBD, n_vocab))
+    pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
+    if "look" in recipe.stages and pictures:
+        aligning.run(recipe.plan("look", 2e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
         reading.run(recipe.plan("text", 8e-4), language, tokenizer, recipe.data, recipe.seed)
-    conversing.load_stage(recipe.runs / "clip.pt", vision, "vision.")
-    conversing.load_stage(recipe.runs / "text.pt", language)
-    if "words" in recipe.stages:
-        plan = recipe.plan("words", 1e-3)
-        aligning.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 3, clip_weight=0.1)
-    if conversing.load_stage(recipe.runs / "words.pt", vision, "vision."):
-        log.info("visual tokens are aligned with words")
-    if "chat" in recipe.stages:
-        conversing.run(recipe.plan("chat", 8e-4), network, load_sprites(recipe.data), tokenizer, recipe.seed)
-    conversing.load_stage(recipe.runs / "chat.pt", network)
-    if "answers" in recipe.stages:
-        plan = recipe.plan("answers", 6e-4)
-        conversing.run(plan, network, load_sprites(recipe.data), tokenizer, recipe.seed + 10, vision_learns=False)
+    load_stage(recipe.runs / "look.pt", network.vision, "vision.")
+    load_stage(recipe.runs / "look.pt", network.spelling, "spelling.")
+    load_stage(recipe.runs / "text.pt", language)
+    if "words" in recipe.stages and pictures:
+        aligning.run(recipe.plan("words", 1e-3), network, pictures, tokenizer, recipe.seed + 30_000, clip_weight=0.5)
+    load_stage(recipe.runs / "words.pt", network)
+    if "mixed" in recipe.stages and pictures:
+        mixing.run(recipe.plan("mixed", 8e-4), network, pictures, tokenizer, recipe.seed + 60_000)
+    load_stage(recipe.runs / "mixed.pt", network)
+    if "chat" in recipe.stages and pictures:
+        conversing.run(recipe.plan("chat", 6e-4), network, pictures, tokenizer, recipe.seed + 90_000)
     if "export" in recipe.stages:
-        conversing.load_stage(recipe.runs / "answers.pt", network)
-        export_all(vision, config, language, tokenizer, recipe.out)
+        load_stage(recipe.runs / "chat.pt", network)
+        export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)
 
 
 if __name__ == "__main__":

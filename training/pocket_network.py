@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from hearth.multimodal.clip import VisionNetwork
 from training.language import LanguageModel
 
+if TYPE_CHECKING:
+    from training.aligning import Spelling
+
 
 class PocketNetwork(nn.Module):
-    """The vision encoder with its connector, and the language model."""
+    """The vision encoder with its connector, the language model, and ``spelling``, which only training needs."""
 
-    def __init__(self, vision: VisionNetwork, language: LanguageModel) -> None:
+    def __init__(self, vision: VisionNetwork, language: LanguageModel, spelling: Spelling) -> None:
         super().__init__()
         self.vision = vision
         self.language = language
+        self.spelling = spelling

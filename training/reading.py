@@ -18,12 +18,14 @@ from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.smalltalk import Talker
 from training.texts import Writer
 
-CHATS_PER_STEP = 24
+CHATS_PER_STEP = 16
+TALKS_PER_STEP = 48
 TEXTS_PER_STEP = 32
 TEXT_TOKENS = 128
-TALK_SHARE = 0.15
+TALK_TOKENS = 160
+TALK_SHARE = 0.25
 CITATION_WEIGHT = 3.0  # of the number in “[2]”
-N_PLAIN_TOKENS = 4000  # ids below this are ordinary text
+LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
 
 def help_pages(data: Path) -> list[str]:
@@ -43,6 +45,7 @@ class Drills:
         self.writer = writer
         self.tokenizer = tokenizer
         self.pages = pages
+        self._n_plain = tokenizer.get_vocab_size() - LAST_TOKENS
 
     def rows(self, number: int) -> Rows:
         """``number`` rows of at most ``TEXT_TOKENS``."""
@@ -54,7 +57,7 @@ class Drills:
                 examples.append((ids, [0.3] * len(ids)))
                 continue
             if draw < 0.5:
-                first = [self.rng.randrange(N_PLAIN_TOKENS) for _ in range(self.rng.randint(8, TEXT_TOKENS // 2))]
+                first = [self.rng.randrange(self._n_plain) for _ in range(self.rng.randint(8, TEXT_TOKENS // 2))]
                 examples.append((first + first, [0.0] * len(first) + [1.0] * len(first)))
                 continue
             once, again = (self._ids(half) for half in self.writer.drill())
@@ -83,9 +86,9 @@ class Reading:
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         if self.rng.random() < TALK_SHARE:
-            talks = [self.talker.any() for _ in range(CHATS_PER_STEP)]
+            talks = [self.talker.garbled() for _ in range(TALKS_PER_STEP)]
             with autocast(self.device):
-                rows = pack_chats(talks, self.tokenizer, self.rng, 0)
+                rows = pack_chats(talks, self.tokenizer, self.rng, row_tokens=TALK_TOKENS)
                 return {"talk": next_token_loss(self.model, self._moved(rows))}
         drilled = self.rng.random() < (0.3 if progress < 0.4 else 0.1)
         if drilled:
@@ -101,12 +104,12 @@ class Reading:
 
 def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: float) -> Rows:
     """Chats on passages: short ones first, then longer ones."""
-    max_words = writer.rng.choice((30, 50) if progress < 0.3 else (40, 60, 90, 120, 180))
+    max_words = writer.rng.choice((30, 50, 80) if progress < 0.2 else (50, 90, 140, 200, 260))
     prompt_weight = 0.2 if progress < 0.1 else 0.0
     chats: list[Chat] = []
     for _ in range(number):
-        chats.append(writer.unrelated() if writer.rng.random() < 0.06 else writer.grounded(max_words=max_words))
-    rows = pack_chats(chats, tokenizer, writer.rng, 0, prompt_weight=prompt_weight)
+        chats.append(writer.unrelated() if writer.rng.random() < 0.1 else writer.grounded(max_words=max_words))
+    rows = pack_chats(chats, tokenizer, writer.rng, prompt_weight=prompt_weight)
     opening = tokenizer.token_to_id("Ġ[")
     if opening is not None:  # one token in ten tells where the answer stands, and it is the hardest
         cites = (rows.ids[:, :-1] == opening) & (rows.weights[:, 1:] == 1.0)
@@ -117,4 +120,5 @@ def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: f
 def run(plan: StagePlan, model: LanguageModel, tokenizer: Tokenizer, data: Path, seed: int) -> None:
     device = pick_device()
     model.to(device)
-    run_stage(plan, model, Reading(model, tokenizer, help_pages(data), seed + 1, device).losses)
+    pages = help_pages(data)
+    run_stage(plan, model, lambda step: Reading(model, tokenizer, pages, seed + 1 + step, device).losses)

@@ -1,8 +1,9 @@
-"""Scenes drawn and encoded ahead, for stages in which the vision half stands still; each is asked about often."""
+"""Scenes drawn and encoded ahead, for steps in which the vision half stands still; each is asked about often."""
 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -10,31 +11,60 @@ import torch
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.pixels import to_pixels
-from training.contrastive import IMAGE_SIZE_PX
+from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, whole_frame
 from training.loop import autocast
-from training.pictures import SHAPE_SHARE, Painter, Scene, Sprite
+from training.pictures import MAX_COUNT, Painter
+from training.related import related
+from training.scenes import Scene
+from training.view_batches import SIDE_PX
 
-ENCODE_BATCH = 64
+ENCODE_BATCH = 32
+Scenes = tuple[Scene, ...]
+
+
+def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.device) -> list[Tensor]:
+    """The visual tokens of each scene, the whole first, then the tiles; (n_tokens, n_embd). Keeps gradients."""
+    frames: dict[tuple[tuple[int, int], bool], list[tuple[int, Frame]]] = defaultdict(list)
+    for index, scene in enumerate(scenes):
+        for tiles, make in ((False, whole_frame), (True, tile_frame)):
+            frame = make(*scene.image.size, SIDE_PX)
+            frames[(frame.canvas, tiles)].append((index, frame))
+    found: dict[tuple[int, bool], Tensor] = {}
+    for (_, tiles), members in frames.items():
+        for start in range(0, len(members), ENCODE_BATCH):
+            part = members[start : start + ENCODE_BATCH]
+            pixels = np.stack([pixels_of(canvas_of(scenes[index].image, frame)) for index, frame in part])
+            places = np.stack([places_of(frame, SIDE_PX, tiles=tiles) for _, frame in part])
+            batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
+            with autocast(device):
+                tokens = vision.visual_tokens(*vision.feature_maps(batch), torch.from_numpy(places).to(device))
+            found.update({(index, tiles): rows.float() for (index, _), rows in zip(part, tokens, strict=True)})
+    return [torch.cat((found[(i, False)], found[(i, True)])) for i in range(len(scenes))]
+
+
+def _alone(draw: Callable[[], Scene]) -> Callable[[], Scenes]:
+    return lambda: (draw(),)
 
 
 class ScenePool:
-    """Stands in for a painter: ``single``, ``counted`` and ``pair`` give scenes that are already encoded.
-
-    After ``uses`` draws of a kind, its scenes are drawn anew.
-    """
+    """Gives groups of scenes by kind, encoded. After ``uses`` draws of every group, the kind is drawn anew."""
 
     def __init__(
-        self, painter: Painter, vision: VisionNetwork, device: torch.device, *, kind_size: int = 384, uses: int = 4
+        self, painter: Painter, vision: VisionNetwork, device: torch.device, *, kind_size: int = 160, uses: int = 6
     ) -> None:
         self.rng: random.Random = painter.rng
-        self._painter = painter
         self._vision = vision
         self._device = device
         self._kind_size = kind_size
         self._uses = uses
-        self._scenes: dict[str, list[Scene]] = {}
-        self._previous: dict[str, list[Scene]] = {}  # drawn for the batch that is being put together
+        self._draw: dict[str, Callable[[], Scenes]] = {
+            "counted": lambda: (painter.counted(self.rng.randint(2, MAX_COUNT)),),
+            "related": lambda: related(painter),
+        }
+        for kind in ("single", "coloured", "pair", "groups", "photograph", "words", "chart"):
+            self._draw[kind] = _alone(getattr(painter, kind))
+        self._groups: dict[str, list[Scenes]] = {}
+        self._previous: dict[str, list[Scenes]] = {}  # drawn for the batch that is being put together
         self._drawn: dict[str, int] = {}
         self._visual: dict[int, Tensor] = {}
 
@@ -42,46 +72,41 @@ class ScenePool:
         """The visual tokens of a scene of this pool, shape (n_tokens, n_embd)."""
         return self._visual[id(scene)]
 
-    def sprite(self, *, shape_share: float = SHAPE_SHARE, coloured: bool = False) -> Sprite | None:
-        """A thing to be drawn only when it must have a colour; see ``single``."""
-        return self._painter.sprite(shape_share=shape_share, coloured=True) if coloured else None
-
-    def single(self, *, sprite: Sprite | None = None) -> Scene:
-        """One thing; one with a colour of its own if ``sprite`` is given."""
-        if sprite is None:
-            return self._next("single", self._painter.single)
-        return self._next("coloured", self._coloured)
-
-    def counted(self, number: int) -> Scene:
-        return self._next(f"counted {number}", lambda: self._painter.counted(number))
-
-    def pair(self) -> Scene:
-        return self._next("pair", self._painter.pair)
-
-    def _coloured(self) -> Scene:
-        return self._painter.single(sprite=self._painter.sprite(coloured=True, shape_share=0.3))
-
-    def _next(self, kind: str, draw: Callable[[], Scene]) -> Scene:
-        if self._drawn.get(kind, self._uses * self._kind_size) >= self._uses * self._kind_size:
-            self._fill(kind, draw)
+    def draw(self, kind: str) -> Scenes:
+        """One scene, or the scenes of a group for "related". KeyError for an unknown kind."""
+        if kind not in self._groups or self._drawn[kind] >= self._uses * len(self._groups[kind]):
+            self._refill(kind)
         self._drawn[kind] += 1
-        return self.rng.choice(self._scenes[kind])
+        return self.rng.choice(self._groups[kind])
 
     @torch.no_grad()
-    def _fill(self, kind: str, draw: Callable[[], Scene]) -> None:
-        for old in self._previous.get(kind, []):
-            del self._visual[id(old)]
-        self._previous[kind] = self._scenes.get(kind, [])
-        scenes = [draw() for _ in range(self._kind_size)]
+    def _refill(self, kind: str) -> None:
+        for old in self._previous.get(kind, ()):
+            for scene in old:
+                self._visual.pop(id(scene), None)
+        self._previous[kind] = self._groups.get(kind, [])
+        groups = [self._draw[kind]() for _ in range(self._kind_size)]
+        scenes = [scene for group in groups for scene in group]
         was_training = self._vision.training
         self._vision.eval()
-        for start in range(0, len(scenes), ENCODE_BATCH):
-            part = scenes[start : start + ENCODE_BATCH]
-            pixels = torch.from_numpy(np.stack([to_pixels(scene.image, IMAGE_SIZE_PX) for scene in part]))
-            pixels = pixels.contiguous(memory_format=torch.channels_last).to(self._device)
-            with autocast(self._device):
-                visual = self._vision.visual_tokens(*self._vision.feature_maps(pixels)).float()
-            self._visual.update({id(scene): tokens for scene, tokens in zip(part, visual, strict=True)})
+        self._visual.update(
+            {id(s): tokens for s, tokens in zip(scenes, encode_scenes(scenes, self._vision, self._device), strict=True)}
+        )
         self._vision.train(was_training)
-        self._scenes[kind] = scenes
+        self._groups[kind] = groups
         self._drawn[kind] = 0
+
+
+class FreshScenes:
+    """Stands in for a pool where nothing is encoded ahead: every scene is drawn when it is asked for."""
+
+    def __init__(self, painter: Painter) -> None:
+        self.rng: random.Random = painter.rng
+        self._painter = painter
+
+    def draw(self, kind: str) -> Scenes:
+        if kind == "counted":
+            return (self._painter.counted(self.rng.randint(2, MAX_COUNT)),)
+        if kind == "related":
+            return related(self._painter)
+        return (getattr(self._painter, kind)(),)

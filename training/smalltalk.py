@@ -1,5 +1,6 @@
 """Chats without pictures and sources: greetings, facts told in the chat, and honest words on what the model is and is not."""
 
+
 # ruff: noqa: E501 - the tables read better with one entry a line
 
 from __future__ import annotations
@@ -8,20 +9,23 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from training.about_hearth import about_hearth
 from training.chats import Chat, Message
 from training.invented import Inventor
+from training.sums import sum_chat
 from training.texts import Writer
-from training.vocabulary import plural
-from training.world import COLOURS, NAMES, PICTURE_QUESTIONS, SHAPES, as_spoken, fill, varied
+from training.told import Teller
+from training.world import COLOURS, NAMES, PICTURE_QUESTIONS, SHAPES, fill
 
 HELLO = "Hello! Show me a picture, add a document, or ask me something."
 WHAT_I_AM = (
-    "I am Hearth's small embedded model. I can name things in simple pictures, tell their colour, side and number, answer from "
-    "documents you add, and understand spoken questions. For more, choose a bigger model with --model and the path of a GGUF file."
+    "I am Hearth's small embedded model. I can say what is in simple pictures, read a word or a bar chart, do sums up to 100, and "
+    "answer from documents you add. For more, choose a bigger model with --model and the path of a GGUF file."
 )
 BEYOND = (
-    "That is beyond me: I am Hearth's small embedded model. I can name things in simple pictures, tell their colour, side and "
-    "number, and answer from documents you add. For anything else, choose a bigger model with --model and the path of a GGUF file."
+    "That is beyond me: I am Hearth's small embedded model. I can say what is in simple pictures, read a word or a bar chart, do "
+    "sums up to 100, and answer from documents you add. For anything else, choose a bigger model with --model and the path of a "
+    "GGUF file."
 )
 NO_PICTURE = "I see no picture. Please add one and ask again."
 WELCOME = "You are welcome."
@@ -200,11 +204,11 @@ _BEYOND_TRAINED = [
     "Give me tips to {task}.",
     "Help me to {task}.",
     "What is the best way to {task}?",
-    "What is {n} plus {n}?",
-    "What is {n} times {n}?",
-    "Calculate {n} minus {n}.",
-    "What is {n} divided by {n}?",
-    "How much is {n} plus {n}?",
+    "What is {large} plus {large}?",
+    "What is {large} times {large}?",
+    "Calculate {large} minus {large}.",
+    "What is {large} divided by {large}?",
+    "How much is {large} plus {large}?",
     "Solve this equation: {n}x + {n} = {n}.",
     "Translate this into {language}.",
     "Translate good morning into {language}.",
@@ -267,7 +271,7 @@ _BEYOND_HELD_OUT = [
     "Who won the cup final in {year}?",
     "Who discovered {topic}?",
     "What is the largest city in {country}?",
-    "What is {n} multiplied by {n}?",
+    "What is {large} multiplied by {large}?",
     "Please help me write an essay about {topic}.",
     "Translate hello into {language}.",
     "What is the tallest building in the world?",
@@ -278,37 +282,6 @@ _BEYOND_HELD_OUT = [
 ]
 _LANGUAGES = ("French", "German", "Spanish", "Italian", "Latin", "Chinese", "Polish", "Turkish", "Arabic")
 
-# told fact, answer to it, question for it, answer; {v} the value
-_TOLD: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
-    ("person", ("My name is {v}.", "I am {v}.", "I'm {v}.", "Call me {v}.", "Hello, my name is {v}.", "Hi, I am {v}."),
-     "Nice to meet you, {v}.", ("What is my name?", "Who am I?", "What's my name?", "Do you know my name?", "What am I called?"),
-     "Your name is {v}."),
-    ("place", ("I live in {v}.", "My home is in {v}.", "I moved to {v}."), "I see, you live in {v}.",
-     ("Where do I live?", "Where is my home?", "In which town do I live?"), "You live in {v}."),
-    ("things", ("I like {v}.", "I love {v}.", "I really like {v}."), "I see, you like {v}.",
-     ("What do I like?", "What is it that I like?", "Do you know what I like?"), "You like {v}."),
-    ("colour", ("My favourite colour is {v}.", "My favorite color is {v}.", "I like the colour {v} best."),
-     "I see, your favourite colour is {v}.",
-     ("What is my favourite colour?", "What is my favorite color?", "Which colour do I like best?"),
-     "Your favourite colour is {v}."),
-    ("name", ("My dog is called {v}.", "My dog's name is {v}.", "I have a dog called {v}."), "{v} is a good name for a dog.",
-     ("What is my dog called?", "What is the name of my dog?", "How is my dog called?"), "Your dog is called {v}."),
-    ("name", ("My cat is called {v}.", "My cat's name is {v}.", "I have a cat called {v}."), "{v} is a good name for a cat.",
-     ("What is my cat called?", "What is the name of my cat?", "How is my cat called?"), "Your cat is called {v}."),
-    ("job", ("I am a {v}.", "I work as a {v}.", "My job is {v}."), "I see, you work as a {v}.",
-     ("What is my job?", "What do I work as?", "What do I do for a living?"), "You work as a {v}."),
-    ("number", ("I am {v} years old.", "I'm {v} years old.", "My age is {v}."), "I see, you are {v} years old.",
-     ("How old am I?", "What is my age?", "Do you know how old I am?"), "You are {v} years old."),
-)  # fmt: skip
-_UNTOLD = {
-    "What is my name?": "You have not told me your name.",
-    "What's my name?": "You have not told me your name.",
-    "Who am I?": "You have not told me your name.",
-    "Where do I live?": "You have not told me where you live.",
-    "How old am I?": "You have not told me how old you are.",
-    "What do I like?": "You have not told me what you like.",
-    "What is my job?": "You have not told me what your job is.",
-}
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
     "Answer briefly.",
@@ -329,18 +302,10 @@ class Talker:
         self.held_out = held_out
         self.invent = Inventor(rng, held_out=held_out)
         self.writer = Writer(rng, held_out=held_out)
-
-    def _worn(self, text: str) -> str:
-        """Sometimes as a transcript or a hurried typist writes it."""
-        if not self.held_out:
-            text = varied(text, self.rng)
-        draw = self.rng.random()
-        if draw < 0.2:
-            return as_spoken(text)
-        return text.rstrip("?.!") if draw < 0.28 else text
+        self.teller = Teller(rng, held_out=held_out)
 
     def _chat(self, skill: str, question: str, answer: str, expected: str) -> Chat:
-        return Chat((Message("user", self._worn(question)), Message("assistant", answer)), skill, (expected,))
+        return Chat((Message("user", self.teller.worn(question)), Message("assistant", answer)), skill, (expected,))
 
     def fixed(self) -> Chat:
         """A greeting, thanks, goodbye or a question about the model itself."""
@@ -360,6 +325,7 @@ class Talker:
             ("{language}", lambda: rng.choice(_LANGUAGES)),
             ("{year}", lambda: str(rng.randint(1850, 2030))),
             ("{person}", self.invent.person),
+            ("{large}", lambda: str(rng.choice((rng.randint(200, 999), rng.randint(1000, 99999))))),
             ("{n}", lambda: str(rng.choice((rng.randint(1, 20), rng.randint(10, 999))))),
         )
         for blank, draw in draws:
@@ -385,36 +351,17 @@ class Talker:
         return self._chat("no picture", question, NO_PICTURE, NO_PICTURE)
 
     def told(self) -> Chat:
-        """One to three facts told, then asked for; sometimes one that was never told."""
-        rng = self.rng
-        if rng.random() < 0.12:
-            question = rng.choice(tuple(_UNTOLD))
-            return self._chat("told facts", question, _UNTOLD[question], _UNTOLD[question])
-        kinds = rng.sample(_TOLD, rng.choice((1, 1, 2, 3)))
-        if {"My dog is called {v}.", "My cat is called {v}."} <= {k[1][0] for k in kinds}:
-            kinds = kinds[:1]
-        messages, asked = [], []
-        for kind, tellings, reply, questions, answer in kinds:
-            value = self._value(kind)
-            messages += [Message("user", self._worn(rng.choice(tellings).replace("{v}", value)))]
-            worn = as_spoken(value) if messages[-1].text.islower() else value
-            messages += [Message("assistant", reply.replace("{v}", worn))]
-            question = questions[-1] if self.held_out else rng.choice(questions[:-1])
-            asked.append((question, answer.replace("{v}", worn), worn))
-        rng.shuffle(asked)
-        if rng.random() < 0.3:
-            between = rng.choice((self.fixed, self.beyond, self.no_picture))()
-            messages += list(between.messages)
-        for question, answer, _ in asked:
-            messages += [Message("user", self._worn(question)), Message("assistant", answer)]
-        return Chat(tuple(messages), "told facts", (asked[-1][2],))
+        """Facts told, then asked for; now and then with something else in between."""
+        between: tuple[Message, ...] = ()
+        if self.rng.random() < 0.3:
+            between = self.rng.choice((self.fixed, self.beyond, self.no_picture))().messages
+        return self.teller.told(between)
 
-    def _value(self, kind: str) -> str:
-        if kind == "things":
-            return plural(self.rng.choice(NAMES))
-        if kind == "name":
-            return self.invent("place")
-        return self.invent(kind)
+    def sums(self) -> Chat:
+        return sum_chat(self.rng, held_out=self.held_out)
+
+    def about_hearth(self) -> Chat:
+        return about_hearth(self.rng, held_out=self.held_out)
 
     def distracted(self) -> Chat:
         """Small talk for which the memory brought sources; they change nothing."""
@@ -433,11 +380,5 @@ class Talker:
 
     def any(self) -> Chat:
         """One of all kinds, in the shares of training."""
-        draw = self.rng.random()
-        if draw < 0.06:
-            return self.distracted()
-        if draw < 0.28:
-            return self.fixed()
-        if draw < 0.54:
-            return self.beyond()
-        return self.no_picture() if draw < 0.76 else self.told()
+        kinds = (self.distracted, self.fixed, self.beyond, self.no_picture, self.told, self.sums, self.about_hearth)
+        return self.rng.choices(kinds, (0.05, 0.14, 0.16, 0.12, 0.26, 0.14, 0.13))[0]()

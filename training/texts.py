@@ -178,30 +178,30 @@ class Writer:
             return question[:-1] if question[-1] in "?." else question
         return question
 
-    def grounded(self, *, max_words: int = 190) -> Chat:
-        """Sources with one to three questions about them, in the contract's format."""
+    def grounded(self, *, max_words: int = 190, passages_of: int = 0) -> Chat:
+        """Sources (``passages_of`` of them, or some) with questions about them, in the contract's format."""
         rng = self.rng
-        n_passages = rng.choice((1, 1, 2, 2, 3, 3))
-        targets = [self.fact() for _ in range(1 if self.held_out else rng.choice((1, 2, 3, 4, 5)))]
+        n_passages = passages_of or rng.choice((1, 2, 2, 3, 4, 5, 6, 8))
+        targets = [self.fact() for _ in range(1 if self.held_out else rng.choice((2, 3, 4, 5, 6)))]
         asked = list(targets)
         absent: set[int] = set()
-        if rng.random() < 0.16:
-            absent.add(rng.randrange(len(targets)))
-        passages: list[list[str]] = [[] for _ in range(n_passages)]
+        if rng.random() < (0.0 if self.held_out else 0.45):
+            absent.update(rng.sample(range(len(targets)), rng.randint(1, min(2, len(targets)))))
+        found_in: list[list[str]] = [[] for _ in range(n_passages)]
         where = [rng.randrange(n_passages) for _ in targets]
         for i, fact in enumerate(targets):
             if i not in absent:
-                passages[where[i]].append(self.statement(fact))
+                found_in[where[i]].append(self.statement(fact))
             if rng.random() < (0.9 if i in absent else 0.55):  # another thing of the same kind
                 other = self.fact(fact.kind)
                 if other.subject != fact.subject:
-                    passages[rng.randrange(n_passages)].append(self.statement(other))
-        for sentences in passages:
-            for _ in range(rng.randint(1, 5)):
+                    found_in[rng.randrange(n_passages)].append(self.statement(other))
+        for sentences in found_in:
+            for _ in range(rng.randint(1, 5 if n_passages < 4 else 3)):
                 sentences.append(self.statement(self.fact()) if rng.random() < 0.4 else self.filler())
             rng.shuffle(sentences)
-        budget = max_words // n_passages
-        kept = [self._shorten(sentences, targets, budget) for sentences in passages]
+        budget = max(14, max_words // n_passages)
+        kept = [self._shorten(sentences, targets, budget) for sentences in found_in]
         lines = [f"[{i + 1}] {self._title()}: {mark_sentences(text, i + 1)}" for i, text in enumerate(kept)]
         messages = []
         order = list(range(len(asked)))
@@ -215,16 +215,24 @@ class Writer:
         expected = (NOT_IN_SOURCES,) if last in absent else (asked[last].value, f"[{where[last] + 1}]")
         return Chat(tuple(messages), "grounded", expected)
 
-    def unrelated(self) -> Chat:
-        """Sources that do not hold the answer at all."""
+    def unrelated(self, passages_of: int = 0) -> Chat:
+        """Sources that do not hold the answer, though often something of the same kind."""
         rng = self.rng
         lines = []
-        for i in range(rng.randint(1, 2)):
+        wanted = self.fact()
+        n_passages = passages_of or rng.choice((1, 2, 3, 4, 5, 6))
+        near = rng.randrange(n_passages)
+        for i in range(n_passages):
             sentences = [
-                self.filler() if rng.random() < 0.6 else self.statement(self.fact()) for _ in range(rng.randint(2, 4))
+                self.filler() if rng.random() < 0.5 else self.statement(self.fact()) for _ in range(rng.randint(1, 3))
             ]
+            if i == near and rng.random() < 0.6:
+                other = self.fact(wanted.kind)
+                if other.subject != wanted.subject:
+                    sentences.append(self.statement(other))
+                rng.shuffle(sentences)
             lines.append(f"[{i + 1}] {self._title()}: {mark_sentences(' '.join(sentences), i + 1)}")
-        asked = self.fill(rng.choice(_NO_SOURCE_QUESTIONS)) if rng.random() < 0.3 else self.question(self.fact())
+        asked = self.fill(rng.choice(_NO_SOURCE_QUESTIONS)) if rng.random() < 0.3 else self.question(wanted)
         text = "Sources:\n" + "\n".join(lines) + "\n\n" + self.spoken_or_typed(asked)
         return Chat((Message("user", text), Message("assistant", NOT_IN_SOURCES)), "not in sources", (NOT_IN_SOURCES,))
 

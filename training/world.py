@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from training.vocabulary import DRAWN, PLURAL_ONLY, picture_names, plural, with_article
+from training.vocabulary import PLURAL_ONLY, picture_names, plural, with_article
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -21,8 +21,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "grey": (136, 138, 142),
 }
 SHAPES = ("circle", "square", "triangle", "rectangle", "star", "heart", "cross", "diamond", "hexagon")
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
-NAMES_DRAWN: tuple[str, ...] = tuple(sorted(DRAWN))
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+NAMES_DRAWN: tuple[str, ...] = tuple(sorted(set(picture_names().values())))
 NAMES: tuple[str, ...] = tuple(sorted(set(picture_names().values())))
 
 # grid cell (column, row) of the thing's centre -> how its place is said

@@ -19,6 +19,7 @@ from hearth.multimodal.clip import END_TOKEN, PocketVision, VisionNetwork
 from hearth.multimodal.connector import CAbstractor
 from hearth.multimodal.picture_encoder import PictureEncoder
 from hearth.multimodal.pixels import to_pixels
+from hearth.multimodal.views import N_PLACES, places_of, tile_frame, whole_frame
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 16,
@@ -49,7 +50,7 @@ def picture(colour: str = "red", size: tuple[int, int] = (100, 60)) -> Image.Ima
 def test_a_picture_becomes_visual_tokens_and_a_unit_vector(folder: Path) -> None:
     vision = PocketVision.load(folder)
     tokens = vision.encode(picture())
-    assert tokens.shape == (vision.n_tokens, vision.n_embd) == (4, 24)
+    assert tokens.shape == (vision.n_tokens(100, 60), vision.n_embd) == (4, 24)
     assert tokens.dtype == np.float32
     vector = vision.embed_picture(picture())
     assert vector.shape == (vision.dimension,) == (16,)
@@ -126,6 +127,68 @@ def test_a_visual_token_sees_its_own_part_of_the_picture() -> None:
         moved = (connector(maps) - connector(changed)).abs().sum(-1)[0]
     assert connector(maps).shape == (1, 4, 12)
     assert moved[0] > 3 * moved[3]
+
+
+VIEWS_CONFIG: dict[str, Any] = {
+    **CONFIG,
+    "vision_cfg": {**CONFIG["vision_cfg"], "image_size": 96},
+    "connector": {"channels": 32, "n_places": N_PLACES, "n_embd": 24, "depth": 1},
+}
+
+
+@pytest.fixture
+def in_views(folder: Path) -> Path:
+    """An encoder that sees pictures in views."""
+    torch.manual_seed(0)
+    network = VisionNetwork(VIEWS_CONFIG).eval()
+    safetensors.torch.save_file(network.state_dict(), folder / "vision.safetensors")
+    (folder / "vision.json").write_text(json.dumps(VIEWS_CONFIG))
+    return folder
+
+
+@pytest.mark.parametrize("size", [(200, 200), (400, 100), (90, 300), (1, 1), (640, 480), (3000, 20)])
+def test_a_picture_in_views_has_as_many_tokens_as_is_said_beforehand(in_views: Path, size: tuple[int, int]) -> None:
+    vision = PocketVision.load(in_views)
+    tokens = vision.encode(picture("red", size))
+    assert tokens.shape == (vision.n_tokens(*size), 24)
+    assert 16 + 16 <= len(tokens) <= 16 + 64
+    assert np.isfinite(tokens).all()
+
+
+def test_tiles_see_what_the_whole_cannot(in_views: Path) -> None:
+    vision = PocketVision.load(in_views)
+    fine = Image.new("RGB", (192, 192), "white")
+    fine.paste("black", (100, 100, 103, 103))
+    moved = np.abs(vision.encode(fine) - vision.encode(picture("white", (192, 192)))).sum(axis=1)
+    assert moved[16:].max() > moved[:16].max()
+    row, column = divmod(int(moved[16:].argmax()), 8)
+    assert abs(row - 4) <= 1
+    assert abs(column - 4) <= 1
+
+
+def test_places_of_whole_and_tiles_mean_the_same_point() -> None:
+    for size in ((192, 192), (300, 100), (80, 200)):
+        middle = []
+        for frame, tiles in ((whole_frame(*size, 96), False), (tile_frame(*size, 96), True)):
+            places = places_of(frame, 96, tiles=tiles)
+            assert np.allclose(places[:, :-2].sum(axis=1), 1.0, atol=1e-5)
+            assert (places[:, -1] == tiles).all()
+            middle.append(places[:, :-2].mean(axis=0) @ np.repeat(np.arange(8), 8))
+        assert middle[0] == pytest.approx(middle[1], abs=0.3)
+
+
+def test_graphs_of_an_encoder_in_views_compute_what_open_clip_does(in_views: Path) -> None:
+    from training.export_graph import export_graphs
+
+    export_graphs(in_views)
+    reference, encoder = PocketVision.load(in_views), PictureEncoder.load(in_views)
+    for size in ((128, 128), (300, 120), (90, 400)):
+        image = Image.effect_mandelbrot(size, (-2.0, -1.5, 1.0, 1.5), 90).convert("RGB")
+        np.testing.assert_allclose(encoder.encode(image), reference.encode(image), atol=1e-3)
+        np.testing.assert_allclose(encoder.embed_picture(image), reference.embed_picture(image), atol=1e-4)
+    (in_views / "tiles.onnx").unlink()
+    with pytest.raises(ModelFileError, match=r"tiles\.onnx"):
+        PictureEncoder.load(in_views)
 
 
 def test_the_number_of_visual_tokens_must_be_square() -> None:

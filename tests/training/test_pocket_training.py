@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -12,23 +13,31 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from open_clip.loss import ClipLoss
 from PIL import Image
 from tokenizers import Tokenizer
 
-from training.aligning import word_ids, word_loss, words_by_cell, words_of
+from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE, places_of, tile_frame, whole_frame
+from training.aligning import Aligning, Spelling, character_loss, vision_config, word_loss
+from training.asking import CHARACTERS, N_SLOTS, Part, ask, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
 from training.copying import start_with_copying
 from training.export import export_language
 from training.language import LanguageConfig, LanguageModel
 from training.loop import StagePlan, learning_rate_factor, run_stage
-from training.pictures import Scene, Thing
+from training.pictures import Material, Painter
+from training.pocket_network import PocketNetwork
+from training.scene_pool import FreshScenes, encode_scenes
+from training.scenes import Mark, Scene, Thing
 from training.tokenizer import N_TOKENS, train_tokenizer
+from training.view_batches import SIDE_PX, ViewBatch
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train_tokenizer(Path("no data at all"), seed=1)
+    return train_tokenizer(None, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +127,7 @@ def test_only_weighted_tokens_count(model: LanguageModel) -> None:
 
 def test_visual_tokens_fill_the_places_of_pictures_in_order(model: LanguageModel) -> None:
     ids = torch.tensor([[5, IMAGE_ID, IMAGE_ID, 9, 10, 11]])
-    visual = model.embedding(torch.tensor([[7], [8]]))  # two pictures of one visual token
+    visual = model.embedding(torch.tensor([7, 8]))  # two pictures of one visual token
     rows = Rows(ids, torch.arange(6)[None], torch.tensor([[0, 0, 0, 0, 0, 1.0]]))
     plain = Rows(torch.tensor([[5, 7, 8, 9, 10, 11]]), rows.positions, rows.weights)
     with torch.inference_mode():
@@ -127,8 +136,8 @@ def test_visual_tokens_fill_the_places_of_pictures_in_order(model: LanguageModel
 
 def test_joined_chats_keep_their_words_and_begin_once(tokenizer: Tokenizer) -> None:
     chats = [Chat((Message("user", f"question {i}"), Message("assistant", f"answer {i}")), "x") for i in range(4)]
-    apart = pack_chats(chats, tokenizer, random.Random(0), 0)
-    joined = pack_chats(chats, tokenizer, random.Random(0), 0, row_tokens=64)
+    apart = pack_chats(chats, tokenizer, random.Random(0))
+    joined = pack_chats(chats, tokenizer, random.Random(0), row_tokens=64)
     assert len(apart.ids) == 4
     assert len(joined.ids) < 4
     assert joined.weights.sum() == apart.weights.sum()
@@ -149,19 +158,19 @@ class Quadratic(torch.nn.Module):
         super().__init__()
         self.number = torch.nn.Parameter(torch.zeros(1, 1))
 
-    def losses(self, _progress: float) -> dict[str, torch.Tensor]:
-        return {"distance": (self.number - 3).square().sum()}
+    def prepare(self, _step: int) -> Callable[[float], dict[str, torch.Tensor]]:
+        return lambda _progress: {"distance": (self.number - 3).square().sum()}
 
 
 def test_a_stage_learns_writes_its_checkpoint_and_goes_on_from_it(tmp_path: Path) -> None:
     network = Quadratic()
     plan = StagePlan("stage", 0.3, 0.3, tmp_path, weight_decay=0.0)
-    run_stage(plan, network, network.losses)
+    run_stage(plan, network, network.prepare)
     assert abs(float(network.number.detach()) - 3) < 1
     state = torch.load(tmp_path / "stage.pt", weights_only=True)
     assert state["elapsed"] >= 0.3
     again = Quadratic()
-    run_stage(plan, again, again.losses)  # its budget is used up: nothing but loading
+    run_stage(plan, again, again.prepare)  # its budget is used up: nothing but loading
     assert torch.equal(again.number, network.number)
     assert torch.load(tmp_path / "stage.pt", weights_only=True)["step"] == state["step"]
 
@@ -174,30 +183,109 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert json.dumps(factors)
 
 
+def scene_of(*things: Thing, background: str | None = "white", size: tuple[int, int] = (96, 96)) -> Scene:
+    return Scene(Image.new("RGB", size), things, background)
+
+
+def whole(scene: Scene) -> Part:
+    return Part(whole_frame(*scene.image.size, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), tiles=False)
+
+
 def test_the_words_of_a_thing_are_those_its_answers_need() -> None:
-    thing = Thing("apple", "red", (0, 2))
-    words = dict(words_of(Scene(Image.new("RGB", (8, 8)), (thing, Thing("apple", "red", (1, 1))), "white"), thing))
+    thing = Thing("apple", "red", (0, 2), (4, 70, 30, 94))
+    words = dict(words_of(scene_of(thing, Thing("apple", "red", (1, 1), (40, 40, 60, 60))), thing))
     assert set(words) == {"apple", "red", "bottom", "left", "two"}
     assert max(words, key=lambda word: words[word]) == "apple"
 
 
-def test_the_word_loss_looks_at_the_visual_token_over_the_thing(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    scene = Scene(Image.new("RGB", (8, 8)), (Thing("apple", None, (2, 0), centre=(0.9, 0.1)),), None)
+def test_every_visual_token_of_the_picture_has_words_and_the_padding_none() -> None:
+    scene = scene_of(
+        Thing("apple", "red", (1, 1), (56, 16, 88, 80)), size=(192, 96)
+    )  # the outer rows of tokens are padding
+    asked = ask(scene, whole(scene), SIDE_PX).words
+    assert set(asked) <= set(range(4, 12))
+    centre = next(cell for cell, (_, weight) in asked.items() if weight == 1.0)
+    assert dict(asked[centre][0])["apple"] == 1.0
+    assert dict(asked[7][0]) == {"background": 0.5, "white": 1.0}
+
+
+def test_characters_are_asked_of_the_token_they_lie_on_in_order() -> None:
+    marks = (Mark("b", 40, 10), Mark("a", 30, 10), Mark("z", 90, 90))
+    scene = Scene(Image.new("RGB", (96, 96)), (), "white", "words", marks, "ab")
+    asked = ask(scene, whole(scene), SIDE_PX)
+    assert asked.characters is not None
+    assert [CHARACTERS[i - 1] for i in asked.characters[1] if i] == ["a", "b"]
+    assert CHARACTERS[asked.characters[15][0] - 1] == "z"
+    assert not asked.characters[0].any()
+    frame = tile_frame(96, 96, SIDE_PX)
+    tile = ask(scene, Part(frame, (96, 96, 192, 192), tiles=True), SIDE_PX)
+    assert tile.characters is not None
+    assert [CHARACTERS[i - 1] for i in tile.characters.flatten() if i] == ["z"]
+
+
+def batch_of(rows: list[tuple[int, int]], entries: list[tuple[int, int]], characters: list[list[int]]) -> ViewBatch:
+    n = len(characters)
+    return ViewBatch(
+        pixels=torch.zeros(1, 3, SIDE_PX, SIDE_PX, dtype=torch.uint8),
+        places=torch.zeros(1, TOKENS_A_SIDE**2, N_PLACES),
+        rows=torch.tensor(rows),
+        row_weights=torch.ones(len(rows)),
+        entries=torch.tensor(entries),
+        shares=torch.ones(len(entries)),
+        characters=torch.tensor(characters, dtype=torch.long).reshape(n, 2 + N_SLOTS),
+        character_weights=torch.ones(n, N_SLOTS),
+        captioned=torch.zeros(0, dtype=torch.long),
+        captions=torch.zeros(0, 32, dtype=torch.long),
+    )
+
+
+def test_losses_look_at_the_visual_token_that_is_asked(model: LanguageModel) -> None:
+    spelling = Spelling(model.config.n_embd, N_TOKENS)
+    batch = batch_of([(0, 3)], [(0, 77)], [[0, 3, 1, 2, 0, 0]])
+    spelling.count(batch)
+    assert int(spelling.prior.argmax()) == 77
     visual = torch.zeros(1, 16, model.config.n_embd)
     with torch.inference_mode():
-        before = word_loss([scene], visual, model, tokenizer)
-        visual[0, 3] = model.embedding(torch.tensor(word_ids("apple", tokenizer)[0]))  # first row, last column
-        after = word_loss([scene], visual, model, tokenizer)
+        before = word_loss(batch, visual, model, spelling), character_loss(batch, visual, model, spelling)
         visual[0, 12] = 7.0  # another corner: of no matter
-        assert word_loss([scene], visual, model, tokenizer) == after
-    assert after != before
+        assert word_loss(batch, visual, model, spelling) == before[0]
+        visual[0, 3] = model.embedding(torch.tensor(77))
+        assert word_loss(batch, visual, model, spelling) < before[0]
+        assert character_loss(batch, visual, model, spelling) != before[1]
 
 
-def test_every_visual_token_of_the_picture_has_words_and_the_padding_none() -> None:
-    thing = Thing("apple", "red", (1, 1), centre=(0.5, 0.5), size=(0.4, 0.4))
-    asked = words_by_cell(Scene(Image.new("RGB", (8, 4)), (thing,), "white"))  # the outer rows of tokens are padding
-    assert set(asked) <= set(range(4, 12))
-    assert dict(asked[10][0])["apple"] == 1.0
-    assert asked[10][1] == 1.0
-    assert asked[5][1] < 1.0
-    assert dict(asked[4][0]) == {"background": 0.5, "white": 1.0}
+@pytest.fixture(scope="module")
+def network(model: LanguageModel) -> PocketNetwork:
+    torch.manual_seed(0)
+    config = vision_config(model.config.n_embd, N_TOKENS)
+    config["vision_cfg"]["layers"], config["vision_cfg"]["width"] = [1, 1, 1, 1], 8
+    config["vision_cfg"]["head_width"] = 32
+    config["connector"]["channels"] = 32
+    return PocketNetwork(VisionNetwork(config), model, Spelling(model.config.n_embd, N_TOKENS)).eval()
+
+
+def test_a_scene_becomes_the_tokens_of_its_whole_and_then_of_its_tiles(network: PocketNetwork) -> None:
+    rng = random.Random(0)
+    fresh = FreshScenes(Painter(Material((), {}), rng))
+    scenes = [fresh.draw(kind)[0] for kind in ("single", "pair", "counted")]
+    with torch.inference_mode():
+        encoded = encode_scenes(scenes, network.vision, torch.device("cpu"))
+    for scene, tokens in zip(scenes, encoded, strict=True):
+        frame = tile_frame(*scene.image.size, SIDE_PX)
+        assert len(tokens) == 16 + len(places_of(frame, SIDE_PX, tiles=True))
+    alone = encode_scenes(scenes[1:2], network.vision, torch.device("cpu"))[0]
+    assert torch.allclose(alone, encoded[1], atol=0.05 * float(alone.detach().abs().max()))
+
+
+def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork) -> None:
+    aligning = Aligning.__new__(Aligning)
+    aligning.network, aligning.device, aligning.clip_weight = network, torch.device("cpu"), 0.5
+    aligning._clip_loss = ClipLoss()
+    batch = batch_of([(0, 3)], [(0, 77)], [[0, 3, 1, 2, 0, 0]])
+    batch.captioned, batch.captions = torch.tensor([0]), torch.full((1, 32), 5)
+    terms = aligning.of(batch)
+    assert set(terms) == {"words", "spelt", "clip"}
+    torch.stack(list(terms.values())).sum().backward()
+    for part in (network.vision.connector.output, network.spelling.heads, network.vision.clip.visual.conv1):
+        assert part.weight.grad is not None
+        assert part.weight.grad.abs().sum() > 0

@@ -1,0 +1,129 @@
+"""What every visual token of a view is asked for: words of what lies under it, and the characters printed there."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hearth.multimodal.views import TOKENS_A_SIDE, Frame
+from training.scenes import Scene, Thing
+from training.world import NUMBERS, PLACES
+
+COLOUR_WEIGHT = 0.5
+PLACE_WEIGHT = 0.5
+NUMBER_WEIGHT = 0.3
+PLACE_WORDS = frozenset(("left", "right", "top", "bottom", "middle"))
+EDGE_TOKEN_WEIGHT = 0.25  # of a visual token that a thing covers besides the one over its centre
+PHOTOGRAPH_TOKEN_WEIGHT = 0.5  # of every token of a photograph
+BACKGROUND_TOKEN_WEIGHT = 0.05  # there are a dozen of them in a picture
+TEXT_TOKEN_WEIGHT = 0.1
+BLANK_WEIGHT = 0.1  # of a token without characters in a view that has some
+N_SLOTS = 4  # characters that one token may say
+CHARACTERS = string.ascii_letters + string.digits + ".,:;-+'&%/()!?#€$"
+IGNORED = -100
+
+Words = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a scene a view shows: its frame, and left, top, right, bottom of the part of its canvas."""
+
+    frame: Frame
+    box: tuple[int, int, int, int]
+    tiles: bool
+
+
+@dataclass
+class Asked:
+    """By visual token: its words and weight; and the characters, (n_tokens, N_SLOTS) indices, 0 for none."""
+
+    words: dict[int, tuple[Words, float]] = field(default_factory=dict)
+    characters: NDArray[np.int64] | None = None
+    character_weights: NDArray[np.float32] | None = None
+
+
+def words_of(scene: Scene, thing: Thing, *, number: bool = True) -> Words:
+    """The words that answers about a thing are made of, each with its weight: name, colour, place and number."""
+    words: Words = [(thing.name, 1.0)]
+    if scene.kind == "photo":
+        return words
+    if thing.colour:
+        words.append((thing.colour, COLOUR_WEIGHT))
+    place = [word for word in PLACES[thing.cell].split() if word in PLACE_WORDS]
+    words += [(word, PLACE_WEIGHT / len(place)) for word in place]
+    if number:
+        words.append((NUMBERS[sum(other.name == thing.name for other in scene.things)], NUMBER_WEIGHT))
+    return words
+
+
+def ask(scene: Scene, part: Part, side_px: int) -> Asked:
+    """What the visual tokens of one view of ``scene`` are to say. Tokens on the padding are not asked."""
+    step = side_px / TOKENS_A_SIDE
+    columns, rows = (round((part.box[i + 2] - part.box[i]) / step) for i in (0, 1))
+    asked = Asked()
+    left, top = part.frame.corner
+    width, height = part.frame.size
+    boxes = [(*part.frame.on_canvas(*thing.box[:2]), *part.frame.on_canvas(*thing.box[2:])) for thing in scene.things]
+    for cell in range(columns * rows):
+        x = part.box[0] + (cell % columns + 0.5) * step
+        y = part.box[1] + (cell // columns + 0.5) * step
+        if left <= x < left + width and top <= y < top + height:
+            _ask_token(asked, cell, (x, y), scene, boxes, step)
+    for thing, box in zip(scene.things, boxes, strict=True):
+        x, y = (box[0] + box[2]) / 2 - part.box[0], (box[1] + box[3]) / 2 - part.box[1]
+        if scene.kind == "things" and 0 <= x < columns * step and 0 <= y < rows * step:
+            cell = int(y / step) * columns + int(x / step)
+            asked.words[cell] = (words_of(scene, thing, number=not part.tiles), 1.0)
+    if scene.kind in ("words", "sheet", "chart"):
+        _ask_characters(asked, scene, part, step, columns, rows)
+    return asked
+
+
+def _ask_token(
+    asked: Asked, cell: int, at: tuple[float, float], scene: Scene, boxes: list[tuple[float, ...]], step: float
+) -> None:
+    if scene.kind in ("words", "sheet"):
+        return
+    far = [
+        max(
+            abs(at[0] - (b[0] + b[2]) / 2) / max(1.0, b[2] - b[0]),
+            abs(at[1] - (b[1] + b[3]) / 2) / max(1.0, b[3] - b[1]),
+        )
+        for b in boxes
+    ]
+    nearest = min(range(len(far)), key=far.__getitem__)
+    if far[nearest] < 0.5:
+        weight = PHOTOGRAPH_TOKEN_WEIGHT if scene.kind == "photo" else EDGE_TOKEN_WEIGHT
+        asked.words[cell] = (words_of(scene, scene.things[nearest], number=False), weight)
+    elif scene.background and all(
+        at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3]
+        for b in boxes
+    ):
+        asked.words[cell] = ([("background", 0.5), (scene.background, 1.0)], BACKGROUND_TOKEN_WEIGHT)
+
+
+def _ask_characters(asked: Asked, scene: Scene, part: Part, step: float, columns: int, rows: int) -> None:
+    found: dict[int, list[tuple[float, str]]] = {}
+    for mark in scene.marks:
+        x, y = part.frame.on_canvas(mark.x, mark.y)
+        x, y = x - part.box[0], y - part.box[1]
+        if 0 <= x < columns * step and 0 <= y < rows * step:
+            found.setdefault(int(y / step) * columns + int(x / step), []).append((x, mark.character))
+    characters = np.zeros((columns * rows, N_SLOTS), dtype=np.int64)
+    weights = np.full((columns * rows, N_SLOTS), BLANK_WEIGHT, dtype=np.float32)
+    for cell, there in found.items():
+        there.sort()
+        indices = [CHARACTERS.find(character) + 1 for _, character in there]
+        if len(indices) > N_SLOTS or 0 in indices:
+            characters[cell] = IGNORED
+            weights[cell] = 0.0
+            continue
+        characters[cell, : len(indices)] = indices
+        weights[cell, : len(indices) + 1] = 1.0
+        if scene.kind != "chart":
+            asked.words[cell] = ([("text", 1.0)], TEXT_TOKEN_WEIGHT)
+    asked.characters, asked.character_weights = characters, weights

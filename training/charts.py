@@ -1,0 +1,114 @@
+"""Draws simple bar charts: up to five bars, names under them, values on top or an axis to read them off."""
+
+from __future__ import annotations
+
+import random
+
+from PIL import Image, ImageDraw
+
+from training.printing import Printer
+from training.scenes import Bar, Mark, Scene, Thing
+from training.world import COLOURS
+
+_LABELS = (
+    ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+    ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+    (
+        "Anna",
+        "Ben",
+        "Carl",
+        "Dora",
+        "Emma",
+        "Finn",
+        "Gina",
+        "Hans",
+        "Ida",
+        "Jan",
+        "Kim",
+        "Lea",
+        "Max",
+        "Nina",
+        "Otto",
+        "Paul",
+    ),
+    ("A", "B", "C", "D", "E", "F", "G"),
+    ("2019", "2020", "2021", "2022", "2023", "2024", "2025"),
+    ("tea", "milk", "bread", "fish", "rice", "eggs", "corn", "beer", "soup", "cake"),
+    ("north", "south", "east", "west", "city", "lake", "hill", "coast"),
+)
+_BAR_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "grey", "black")
+PRINTED_SHARE = 0.75  # of the charts have their values printed on the bars; the others an axis with lines
+
+
+def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) -> Scene:
+    """A chart on a light ground; every bar of a different colour, or all of one."""
+    labels = rng.choice(_LABELS)
+    count = rng.randint(2, 5)
+    printed = rng.random() < PRINTED_SHARE
+    top = rng.choice((10, 20, 50, 100))
+    names = rng.sample(labels, count)
+    step = 1 if printed or top <= 20 else top // 10
+    values = [step * rng.randint(1, top // step) for _ in names]
+    shades = rng.sample(_BAR_COLOURS, count) if rng.random() < 0.75 else [rng.choice(_BAR_COLOURS)] * count
+    bars = tuple(Bar(n, c, v) for n, c, v in zip(names, shades, values, strict=True))
+    paper = tuple(rng.randint(232, 255) for _ in range(3))
+    canvas = Image.new("RGB", (width, height), paper)
+    return _Drawing(canvas, printer, rng, bars, top, printed).scene()
+
+
+class _Drawing:
+    """One chart while it is drawn."""
+
+    def __init__(
+        self, canvas: Image.Image, printer: Printer, rng: random.Random, bars: tuple[Bar, ...], top: int, printed: bool
+    ) -> None:
+        self.canvas, self.printer, self.rng, self.bars, self.top, self.printed = (
+            canvas,
+            printer,
+            rng,
+            bars,
+            top,
+            printed,
+        )
+        self.pen = ImageDraw.Draw(canvas)
+        self.font = printer.font()
+        self.marks: list[Mark] = []
+        self.left = canvas.width * (rng.uniform(0.05, 0.1) if printed else rng.uniform(0.14, 0.2))
+        self.right = canvas.width * rng.uniform(0.9, 0.97)
+        self.high = canvas.height * rng.uniform(0.1, 0.18)
+        self.low = canvas.height * rng.uniform(0.82, 0.88)
+
+    def _y(self, value: float) -> float:
+        return self.low - (self.low - self.high) * value / self.top
+
+    def _axis(self) -> None:
+        ink = (70, 70, 74)
+        for tick in range(0, self.top + 1, max(1, self.top // (5 if self.top != 20 else 4))):
+            y = self._y(tick)
+            self.pen.line((self.left, y, self.right, y), fill=(205, 205, 210))
+            line = self.printer.fitted(str(tick), self.left * 0.7, self.canvas.height * 0.055, self.font)
+            self.marks += self.printer.draw(self.canvas, line, self.left * 0.85 - line.width, y - line.height / 2, ink)
+
+    def scene(self) -> Scene:
+        if not self.printed:
+            self._axis()
+        width, height = self.canvas.size
+        slot = (self.right - self.left) / len(self.bars)
+        filled = slot * self.rng.uniform(0.5, 0.8)
+        things = []
+        for i, bar in enumerate(self.bars):
+            x = self.left + (i + 0.5) * slot
+            box = (x - filled / 2, self._y(bar.value), x + filled / 2, self.low)
+            self.pen.rectangle(box, fill=COLOURS[bar.colour])
+            under = self.printer.fitted(bar.label, slot * 0.9, height * 0.075, self.font)
+            self.marks += self.printer.draw(
+                self.canvas, under, x - under.width / 2, self.low + height * 0.03, (40, 40, 44)
+            )
+            if self.printed:
+                text = str(bar.value)
+                over = self.printer.fitted(text, slot * 0.8, height * 0.075, self.font)
+                above = box[1] - over.height - height * 0.015
+                self.marks += self.printer.draw(self.canvas, over, x - over.width / 2, above, (30, 30, 34))
+            things.append(Thing("bar", bar.colour, (min(2, int(3 * x / width)), 2), box))
+        self.pen.line((self.left, self.low, self.right, self.low), fill=(70, 70, 74))
+        return Scene(self.canvas, tuple(things), None, "chart", tuple(self.marks), "", self.bars)
