@@ -8,11 +8,12 @@
 `documents`   PDF, Office, EPUB, mail, HTML, tables, text and code
 `recordings`  sound and video
 
-Each file is read as the application reads it, in a process beside this one. Allowed are success and a HearthError that
-names the file; a user who has waited 6 s presses stop where the page has one. Wrong is any other error, a step over 10 s,
-the process ending, and more than 1.5 GiB on top of what it began with (its own children included). A native crash in the
-engine's own process is counted apart. Equal seeds make equal files; `--number` makes one of them again and `--keep`
-keeps those that went wrong. Linux only. Prints a table and one JSON line; the exit code is 1 if anything was wrong.
+Each file is read as the application reads it, in a process beside this one. Allowed are success and a HearthError
+that names the file; a user who has waited 6 s presses stop where the page has one. Wrong is any other error, a step
+over 10 s, the process ending, and more than 1.5 GiB on top of what it began with (its own children included). A native
+crash in the engine's own process is counted apart. Equal seeds make equal files; `--number` makes one of them again and
+`--keep` keeps those that went wrong. Linux only. Prints a table and one JSON line; the exit code is 1 if anything was
+wrong.
 """
 
 from __future__ import annotations
@@ -93,7 +94,12 @@ class Tally:
     most_bytes: int = 0
 
     def problems(self) -> dict[str, list[str]]:
-        return {"crashes": self.crashes, "hangs": self.hangs, "memory over the limit": self.memory, "other errors": self.wrong}
+        return {
+            "crashes": self.crashes,
+            "hangs": self.hangs,
+            "memory over the limit": self.memory,
+            "other errors": self.wrong,
+        }
 
 
 class Worker:
@@ -260,7 +266,9 @@ def run(kind: str, numbers: list[int], seed: int, worker: Worker, work: Path, ke
                 shutil.copy(path, keep)
         path.unlink()
     took_s = time.monotonic() - started_s
-    say(f"{kind}: {took_s:.0f} s, slowest step {tally.slowest_s:.1f} s, at most {tally.most_bytes / (1 << 20):,.0f} MiB")
+    say(
+        f"{kind}: {took_s:.0f} s, slowest step {tally.slowest_s:.1f} s, at most {tally.most_bytes / (1 << 20):,.0f} MiB"
+    )
     details = {"files": len(numbers), "seconds": round(took_s), **tally.outcomes}
     details |= {"slowest_step_s": round(tally.slowest_s, 2), "most_mib": tally.most_bytes >> 20}
     return [

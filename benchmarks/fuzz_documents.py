@@ -1,5 +1,7 @@
 """Hostile documents for fuzz.py: PDFs, zip-based formats, mails, pages, tables and plain text."""
 
+# ruff: noqa: E501 (hostile texts are long)
+
 from __future__ import annotations
 
 import importlib
@@ -28,7 +30,12 @@ def pdf(objects: list[bytes], *, root: int = 1, trailer: bytes = b"", version: b
     table = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    return bytes(out) + b"trailer<</Root %d 0 R/Size %d%s>>\nstartxref\n%d\n%%%%EOF\n" % (root, len(objects) + 1, trailer, table)
+    return bytes(out) + b"trailer<</Root %d 0 R/Size %d%s>>\nstartxref\n%d\n%%%%EOF\n" % (
+        root,
+        len(objects) + 1,
+        trailer,
+        table,
+    )
 
 
 def stream(data: bytes, entries: bytes = b"", *, deflated: bool = False) -> bytes:
@@ -37,7 +44,14 @@ def stream(data: bytes, entries: bytes = b"", *, deflated: bool = False) -> byte
     return b"<<%s/Length %d>>stream\n%s\nendstream" % (entries, len(data), data)
 
 
-def page(contents: bytes, *, resources: bytes = b"", box: bytes = b"0 0 595 842", deflated: bool = False, further: tuple[bytes, ...] = ()) -> bytes:
+def page(
+    contents: bytes,
+    *,
+    resources: bytes = b"",
+    box: bytes = b"0 0 595 842",
+    deflated: bool = False,
+    further: tuple[bytes, ...] = (),
+) -> bytes:
     """A PDF of one page; its objects: 1 catalogue, 2 pages, 3 page, 4 contents, 5 font, 6.. ``further``."""
     return pdf(
         [
@@ -56,12 +70,18 @@ def _page_tree(kids: bytes, count: int, *more: bytes) -> bytes:
 
 
 def _words(n: int) -> bytes:
-    return b"BT /F 8 Tf " + b"".join(b"1 0 0 1 %d %d Tm (w%d) Tj " % (n % 97 * 6, n // 97 % 99 * 8, n) for n in range(n)) + b"ET"
+    return (
+        b"BT /F 8 Tf "
+        + b"".join(b"1 0 0 1 %d %d Tm (w%d) Tj " % (n % 97 * 6, n // 97 % 99 * 8, n) for n in range(n))
+        + b"ET"
+    )
 
 
 def _deep_kids(depth: int) -> bytes:
     nodes = [b"<</Type/Pages/Kids[%d 0 R]/Count 1/Parent %d 0 R>>" % (n + 1, n - 1) for n in range(2, depth)]
-    return pdf([b"<</Type/Catalog/Pages 2 0 R>>", *nodes, b"<</Type/Page/Parent %d 0 R/MediaBox[0 0 9 9]>>" % (depth - 1)])
+    return pdf(
+        [b"<</Type/Catalog/Pages 2 0 R>>", *nodes, b"<</Type/Page/Parent %d 0 R/MediaBox[0 0 9 9]>>" % (depth - 1)]
+    )
 
 
 _PLAIN_PAGE = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R/Resources<</Font<</F 5 0 R>>>>>>"
@@ -193,17 +213,28 @@ def _originals() -> dict[str, bytes]:
     if str(ROOT / "tests" / "multimodal") not in sys.path:
         sys.path.append(str(ROOT / "tests" / "multimodal"))
     minimal = importlib.import_module("minimal_pdf")
-    made["a.pdf"] = minimal.make_pdf([["Some words.", "More words."], minimal.SCAN, []], title="T", bookmarks=[("B", 0)])
+    made["a.pdf"] = minimal.make_pdf(
+        [["Some words.", "More words."], minimal.SCAN, []], title="T", bookmarks=[("B", 0)]
+    )
     made["b.pdf"] = made["a.pdf"].replace(b"/Contents", b"/Annots[3 0 R]/Contents")
-    made["a.eml"] = b"From: a@b\nTo: c@d\nSubject: s\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain; charset=utf-8\n\nWords.\n--x\nContent-Type: text/html\n\n<p>More</p>\n--x--\n"
-    made["a.html"] = b"<html><head><title>T</title></head><body><h1>H</h1><p>Words</p><table><tr><td>1</td></tr></table></body></html>"
-    made["a.csv"] = b"a,b,c\n" + b"1,\"two\",3\n" * 50
+    made["a.eml"] = (
+        b"From: a@b\nTo: c@d\nSubject: s\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain; charset=utf-8\n\nWords.\n--x\nContent-Type: text/html\n\n<p>More</p>\n--x--\n"
+    )
+    made["a.html"] = (
+        b"<html><head><title>T</title></head><body><h1>H</h1><p>Words</p><table><tr><td>1</td></tr></table></body></html>"
+    )
+    made["a.csv"] = b"a,b,c\n" + b'1,"two",3\n' * 50
     made["a.md"] = b"# One\n\nWords\n\n## Two\n\n- a\n- b\n\n```\ncode\n```\n"
     made["a.py"] = b"def f(x):\n    return [x, {1: 2}]\n\nclass A:\n    pass\n"
     return made
 
 
-_MAIN = {"a.docx": "word/document.xml", "a.xlsx": "xl/worksheets/sheet1.xml", "a.pptx": "ppt/slides/slide1.xml", "a.epub": "a.xhtml"}
+_MAIN = {
+    "a.docx": "word/document.xml",
+    "a.xlsx": "xl/worksheets/sheet1.xml",
+    "a.pptx": "ppt/slides/slide1.xml",
+    "a.epub": "a.xhtml",
+}
 _W = b"xmlns:w='http://schemas.openxmlformats.org/wordprocessingml/2006/main'"
 _S = b"xmlns='http://schemas.openxmlformats.org/spreadsheetml/2006/main'"
 _H = b"xmlns='http://www.w3.org/1999/xhtml'"
@@ -214,7 +245,10 @@ def _office(name: str, content: bytes, member: str | None = None) -> bytes:
 
 
 def _word(body: bytes, front: bytes = b"") -> bytes:
-    return _office("a.docx", b"<?xml version='1.0'?>" + front + b"<w:document " + _W + b"><w:body>" + body + b"</w:body></w:document>")
+    return _office(
+        "a.docx",
+        b"<?xml version='1.0'?>" + front + b"<w:document " + _W + b"><w:body>" + body + b"</w:body></w:document>",
+    )
 
 
 def _sheet(rows: bytes, front: bytes = b"") -> bytes:
@@ -236,7 +270,9 @@ def _lying_zip() -> bytes:
 
 
 def _mail_in_mail(depth: int) -> bytes:
-    return b"".join(b"From: a@b\nSubject: s\nContent-Type: message/rfc822\n\n" for _ in range(depth)) + b"From: a@b\n\nend"
+    return (
+        b"".join(b"From: a@b\nSubject: s\nContent-Type: message/rfc822\n\n" for _ in range(depth)) + b"From: a@b\n\nend"
+    )
 
 
 def _multiparts(depth: int) -> bytes:
@@ -366,7 +402,18 @@ def hostile(rng: random.Random, number: int) -> tuple[str, str, bytes]:
             content = archive.read(member)
         return f"changed {member}", name, changed(data, member, mutated(rng, content))
     if name.endswith(".pdf") and rng.random() < 0.5:
-        words = [b"/Count", b"/Kids", b"/Length", b"/Parent", b"/Contents", b"/Size", b"/Root", b"/First", b"/Next", b"obj"]
+        words = [
+            b"/Count",
+            b"/Kids",
+            b"/Length",
+            b"/Parent",
+            b"/Contents",
+            b"/Size",
+            b"/Root",
+            b"/First",
+            b"/Next",
+            b"obj",
+        ]
         word = rng.choice(words)
         number_ = rng.choice((*HOSTILE_NUMBERS, -1))
         return f"changed {word.decode()}", name, data.replace(word, word + b" %d 0 R " % number_, rng.choice((1, -1)))

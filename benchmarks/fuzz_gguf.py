@@ -125,7 +125,7 @@ def originals() -> dict[str, bytes]:
 
 def hostile(rng: random.Random, number: int) -> tuple[str, str, bytes]:
     """(what is hostile, which of ``originals`` it was, the file)."""
-    role = ("model", "model", "model", "encoder", "adapter")[number // len(WAYS) % 5]
+    role = ("model", "model", "model", "encoder", "adapter")[number % 5]
     way = WAYS[number % len(WAYS)]
     parts = taken_apart(originals()[role])
     made = way(rng, parts)
@@ -190,7 +190,9 @@ def _bad_type(rng: random.Random, parts: Parts) -> None:
 
 def _cut(rng: random.Random, parts: Parts) -> bytes:
     whole, head = parts.file(), len(parts.head())
-    return whole[: rng.choice((rng.randrange(64), rng.randrange(head), head, len(whole) - 1, rng.randrange(len(whole))))]
+    return whole[
+        : rng.choice((rng.randrange(64), rng.randrange(head), head, len(whole) - 1, rng.randrange(len(whole))))
+    ]
 
 
 def _nested_array(rng: random.Random, parts: Parts) -> None:
@@ -199,7 +201,7 @@ def _nested_array(rng: random.Random, parts: Parts) -> None:
     parts.put(rng.choice((b"general.name", b"tokenizer.ggml.tokens", b"x")), ARRAY, value)
 
 
-def _wide_nested_array(rng: random.Random, parts: Parts) -> None:
+def _wide_nested_array(_rng: random.Random, parts: Parts) -> None:
     inner = struct.pack("<IQ", UINT32, 0)
     parts.put(b"x", ARRAY, struct.pack("<IQ", ARRAY, 400_000) + inner * 400_000)
 
@@ -219,8 +221,19 @@ def _tensor_shape(rng: random.Random, parts: Parts) -> None:
     at = rng.randrange(len(parts.tensors))
     name, shape, kind, offset = parts.tensors[at]
     wrong = rng.choice(
-        [[], [0] * len(shape), [1] * 4, [2**32, 2**32], [2**63], shape[::-1], [*shape, 1, 1, 1, 1], [n + 1 for n in shape]]
-        + [[max(1, n // 2) for n in shape], [2**31, 2**31, 4], [0, *shape[1:]]]
+        [
+            [],
+            [0] * len(shape),
+            [1] * 4,
+            [2**32, 2**32],
+            [2**63],
+            shape[::-1],
+            [*shape, 1, 1, 1, 1],
+            [n + 1 for n in shape],
+            [max(1, n // 2) for n in shape],
+            [2**31, 2**31, 4],
+            [0, *shape[1:]],
+        ]
     )
     parts.tensors[at] = (name, wrong, kind, offset)
 
@@ -228,7 +241,12 @@ def _tensor_shape(rng: random.Random, parts: Parts) -> None:
 def _tensor_type(rng: random.Random, parts: Parts) -> None:
     at = rng.randrange(len(parts.tensors))
     name, shape, _, offset = parts.tensors[at]
-    parts.tensors[at] = (name, shape, rng.choice((1, 2, 4, 5, 8, 12, 19, 24, 31, 36, 39, 43, 255, 2**31, 2**32 - 1)), offset)
+    parts.tensors[at] = (
+        name,
+        shape,
+        rng.choice((1, 2, 4, 5, 8, 12, 19, 24, 31, 36, 39, 43, 255, 2**31, 2**32 - 1)),
+        offset,
+    )
 
 
 def _duplicated_key(rng: random.Random, parts: Parts) -> None:
@@ -259,7 +277,14 @@ def _architecture(rng: random.Random, parts: Parts) -> None:
 def _shape_numbers(rng: random.Random, parts: Parts) -> None:
     """Widths, heads and layers that do not agree with the tensors."""
     words = (b"embedding_length", b"block_count", b"head_count", b"head_count_kv", b"feed_forward_length")
-    words += (b"rope.dimension_count", b"context_length", b"patch_size", b"image_size", b"projection_dim", b"expert_count")
+    words += (
+        b"rope.dimension_count",
+        b"context_length",
+        b"patch_size",
+        b"image_size",
+        b"projection_dim",
+        b"expert_count",
+    )
     for at, (key, kind, value) in enumerate(parts.entries):
         if kind == UINT32 and key.endswith(words) and rng.random() < 0.4:
             number = struct.unpack("<I", value)[0]
@@ -327,7 +352,9 @@ def _split(rng: random.Random, parts: Parts) -> None:
 
 
 def _long_names(rng: random.Random, parts: Parts) -> None:
-    parts.entries.append((rng.choice((b"k" * 70_000, b"\xff" * 60, b"", b"a\x00b")), STRING, text(b"\x1b]0;x\x07" * 99)))
+    parts.entries.append(
+        (rng.choice((b"k" * 70_000, b"\xff" * 60, b"", b"a\x00b")), STRING, text(b"\x1b]0;x\x07" * 99))
+    )
     name = rng.choice((b"t" * 64, b"t" * 200, b"", b"\xff\xfe", b"blk.999999999.attn_q.weight"))
     parts.tensors.append((name, [1], 0, 0))
 

@@ -1,5 +1,7 @@
 """Hostile pictures, recordings and videos for fuzz.py."""
 
+# ruff: noqa: E501 (hostile texts are long)
+
 from __future__ import annotations
 
 import io
@@ -47,7 +49,9 @@ def _pictures() -> dict[str, bytes]:
         "plain.tif": _saved(noise, "TIFF"),
         "lzw.tif": _saved(noise, "TIFF", compression="tiff_lzw"),
         "jpeg.tif": _saved(noise, "TIFF", compression="jpeg"),
-        "float.tif": _saved(Image.fromarray(np.random.default_rng(1).standard_normal((48, 64)).astype(np.float32)), "TIFF"),
+        "float.tif": _saved(
+            Image.fromarray(np.random.default_rng(1).standard_normal((48, 64)).astype(np.float32)), "TIFF"
+        ),
         "plain.bmp": _saved(noise, "BMP"),
         "palette.bmp": _saved(noise.quantize(16), "BMP"),
         "plain.avif": _saved(noise, "AVIF"),
@@ -62,7 +66,9 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, *, depth: int = 8, colour: int = 2, data: bytes = b"\0" * 99, further: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, *, depth: int = 8, colour: int = 2, data: bytes = b"\0" * 99, further: bytes = b""
+) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + further + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
@@ -174,7 +180,9 @@ def _by_soundfile(kind: str, rate: int = 16_000, duration_s: float = 0.5, **opti
     return out.getvalue()
 
 
-def _by_av(container: str, codec: str | None, picture: str | None = None, *, size: int = 64, n_frames: int = 10) -> bytes:
+def _by_av(
+    container: str, codec: str | None, picture: str | None = None, *, size: int = 64, n_frames: int = 10
+) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format=container) as output:
         video: Any = output.add_stream(picture, rate=25) if picture else None
@@ -221,7 +229,9 @@ def _recordings() -> dict[str, bytes]:
     }
 
 
-def wav(n_bytes: int, *, rate: int = 16_000, channels: int = 1, bits: int = 16, codec: int = 1, declared: int | None = None) -> bytes:
+def wav(
+    n_bytes: int, *, rate: int = 16_000, channels: int = 1, bits: int = 16, codec: int = 1, declared: int | None = None
+) -> bytes:
     fields = (16, codec, channels, rate, rate * channels * bits // 8 & 0xFFFFFFFF, channels * bits // 8 & 0xFFFF, bits)
     size = n_bytes if declared is None else declared
     return b"RIFF" + struct.pack("<I", 0xFFFFFFFF & (36 + size)) + b"WAVEfmt " + struct.pack("<IHHIIHH", *fields) + b"data" + struct.pack("<I", size) + bytes(n_bytes)  # fmt: skip

@@ -1,5 +1,7 @@
 """Hostile chat templates for fuzz.py: endless, huge, prying and nonsensical Jinja."""
 
+# ruff: noqa: E501 (hostile texts are long)
+
 from __future__ import annotations
 
 import random
@@ -9,12 +11,53 @@ _CHATML = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _FRAGMENTS = [
-    *("{% for m in messages %}", "{% endfor %}", "{{ messages }}", "{% set ns = namespace(a=1) %}", "{% set ns.a = [ns] %}"),
-    *("{% if true %}", "{% endif %}", "{% macro f(x) %}", "{{ f(f) }}", "{% endmacro %}", "{{ 9 ** 9 ** 9 }}", "{{ ''|attr }}"),
-    *("{{ messages[0].content * 99999 }}", "{{ [[]] * 999 }}", "{%- break %}", "{%- continue %}", "{{ loop }}", "{{ x.y.z }}"),
-    *("{{ range(999999) | list }}", "{{ '%s' % messages }}", "{{ '{:>999999999}'.format(1) }}", "{# ", " #}", "{% raw %}"),
-    *("{{ messages|tojson(indent=99999) }}", "{{ raise_exception('no') }}", "{{ strftime_now('%Y') }}", "\x00", "\ud7ff", "\\" * 99),
-    *("{% generation %}", "{% endgeneration %}", "{% include 'x' %}", "{% import 'x' as y %}", "{% call f() %}{% endcall %}"),
+    *(
+        "{% for m in messages %}",
+        "{% endfor %}",
+        "{{ messages }}",
+        "{% set ns = namespace(a=1) %}",
+        "{% set ns.a = [ns] %}",
+    ),
+    *(
+        "{% if true %}",
+        "{% endif %}",
+        "{% macro f(x) %}",
+        "{{ f(f) }}",
+        "{% endmacro %}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ ''|attr }}",
+    ),
+    *(
+        "{{ messages[0].content * 99999 }}",
+        "{{ [[]] * 999 }}",
+        "{%- break %}",
+        "{%- continue %}",
+        "{{ loop }}",
+        "{{ x.y.z }}",
+    ),
+    *(
+        "{{ range(999999) | list }}",
+        "{{ '%s' % messages }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{# ",
+        " #}",
+        "{% raw %}",
+    ),
+    *(
+        "{{ messages|tojson(indent=99999) }}",
+        "{{ raise_exception('no') }}",
+        "{{ strftime_now('%Y') }}",
+        "\x00",
+        "\ud7ff",
+        "\\" * 99,
+    ),
+    *(
+        "{% generation %}",
+        "{% endgeneration %}",
+        "{% include 'x' %}",
+        "{% import 'x' as y %}",
+        "{% call f() %}{% endcall %}",
+    ),
 ]
 _CRAFTED = [
     "{% for i in range(10**9) %}x{% endfor %}",

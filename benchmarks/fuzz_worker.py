@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def read_document(outcomes: Outcomes, data: bytes, name: str) -> None:
     outcomes.step("passages", lambda: [embedding_text(text, passage) for passage in split_passages(text)])
     for number in text.scanned_pages[:MAX_SCANNED_PAGES]:
         stop = _user()
-        outcomes.step("page", lambda number=number: documents.page_png(data, number, name=name, cancelled=stop))
+        outcomes.step("page", partial(documents.page_png, data, number, name=name, cancelled=stop))
 
 
 def read_recording(outcomes: Outcomes, data: bytes, name: str) -> None:
@@ -158,10 +159,10 @@ def _load_and_ask(path: Path, given: dict[str, Any]) -> None:
         except TemplateError:
             text = "Hello"
         if info.media is not None and info.media.sees:
-            with _naming(path, given):
+            with _Naming(path, given):
                 engine.plan_media(MediaShape(width=64, height=48))
                 engine.encode_media(np.zeros((48, 64, 3), np.uint8))
-        with _naming(path, given):
+        with _Naming(path, given):
             tokens = tuple(engine.tokenize(text, parse_special=True))[: max(1, info.n_ctx // 2)] or (0,)
             handle = engine.submit(GenerationRequest("fuzz", (TextSegment(tokens),), max_tokens=4))
             for event in handle.events():
@@ -170,11 +171,13 @@ def _load_and_ask(path: Path, given: dict[str, Any]) -> None:
             engine.stats()
 
 
-class _naming:
+class _Naming:
     """What goes wrong once the model is loaded is said about the engine, and need not name the file."""
 
     def __init__(self, path: Path, given: dict[str, Any]) -> None:
-        self._name = next((Path(str(one)).name for one in (given.get("mmproj"), *given.get("lora", ())) if one), path.name)
+        self._name = next(
+            (Path(str(one)).name for one in (given.get("mmproj"), *given.get("lora", ())) if one), path.name
+        )
 
     def __enter__(self) -> None: ...
 

@@ -18,6 +18,8 @@ TARGET_TOKENS = 140  # about 105 English words: two or three fit into the budget
 OVERLAP_TOKENS = 20
 CHARS_PER_TOKEN = 4.5  # of English prose; a splitter that counts characters needs no tokenizer
 _HEADING_CHARS = 300
+_STRETCH_CHARS = 10_000  # given to the splitter at once
+_WORD_CHARS = 2_500  # a longer word is data
 _AS_MARKDOWN = ("text/markdown", "text/html", EPUB_MIME)  # of what their readers make pages
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*")
 _ABBREVIATION = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|vs|cf|pp?|bzw|ca|[A-Z]|[a-z]\.[a-z])$")
@@ -56,7 +58,7 @@ def split_passages(
     splitter: TextSplitter | Any = _splitter(document.mime, target_tokens, overlap_tokens)
     passages: list[Passage] = []
     for page, page_start in zip(document.pages, document.page_starts, strict=True):
-        for offset, text in splitter.chunk_indices(page.text):
+        for offset, text in _chunks(splitter, page.text):
             if text.strip():
                 offset += len(text) - len(text.lstrip("\n"))
                 text = text.strip("\n")
@@ -117,6 +119,29 @@ def _splitter(mime: str, target_tokens: int, overlap_tokens: int) -> Any:
         overlap=round(overlap_tokens * CHARS_PER_TOKEN),
         trim=not keeps_indentation,
     )
+
+
+def _chunks(splitter: Any, text: str) -> Iterator[tuple[int, str]]:
+    """Offset and text of each chunk. Long texts go to the splitter in stretches: its time grows with their square."""
+    start = 0
+    while start < len(text):
+        end = _stretch_end(text, start)
+        for offset, chunk in splitter.chunk_indices(text[start:end]):
+            yield start + offset, chunk
+        start = end
+
+
+def _stretch_end(text: str, start: int) -> int:
+    """Where a stretch ends: at a blank line if it can be, at a line, or at a word; a word without an end is cut."""
+    end = start + _STRETCH_CHARS
+    is_word = all(text.find(mark, start, end) < 0 for mark in " \n。")
+    if end >= len(text) and not (is_word and len(text) - start > _WORD_CHARS):
+        return len(text)
+    for mark in ("\n\n", "\n", "。", " "):
+        found = text.rfind(mark, start, end)
+        if found > (start if mark == " " else (start + end) // 2):
+            return found + len(mark)
+    return start + (_WORD_CHARS if is_word else _STRETCH_CHARS)
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
