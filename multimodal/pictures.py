@@ -28,6 +28,7 @@ from hearth.multimodal.kinds import describe, identify, shown_name
 from hearth.multimodal.pictures_structure import MAX_PARTS, MAX_SCANNED_PIXELS, MAX_SCANS, n_parts, n_scans
 
 MAX_PIXELS = 100_000_000
+MAX_WEBP_PIXELS = 64_000_000  # its decoder holds four copies of the picture
 MAX_BYTES = 100 * 1024 * 1024
 KEPT_EDGE_PX = 4096  # long side of the image kept in memory; views and tiles never need more
 THUMBNAIL_QUALITY = 80
@@ -98,6 +99,8 @@ def read_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, max_by
     except _DECODER_ERRORS as error:
         raise _damaged(name, data, error) from error
     width, height = opened.size
+    if mime == "image/webp":
+        max_pixels = min(max_pixels, MAX_WEBP_PIXELS)
     if width * height > max_pixels:
         raise MediaTooLargeError(
             f"{name} has {width:,} × {height:,} pixels, more than the limit of {max_pixels:,}; scale it down first"

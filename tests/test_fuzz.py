@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hearth import documents_apart, model_report
 from hearth.documents_apart import page_png, read_document
@@ -87,6 +89,13 @@ def test_a_jpeg_of_thousands_of_passes_is_refused() -> None:
     with pytest.raises(MediaTooLargeError, match=r"a\.jpg is a JPEG of .* passes"):
         read_picture(fuzz_media.many_scans(500, 2_000), "a.jpg")
     assert read_picture(fuzz_media.many_scans(500, 20), "a.jpg").width == 500
+
+
+def test_a_webp_may_have_fewer_pixels_because_its_decoder_holds_more_copies() -> None:
+    out = io.BytesIO()
+    Image.new("L", (8_200, 8_000)).save(out, "WEBP", lossless=True, method=0, quality=0)
+    with pytest.raises(MediaTooLargeError, match="limit of 64,000,000"):
+        read_picture(out.getvalue(), "a.webp")
 
 
 def test_a_word_without_an_end_is_split_in_time() -> None:
