@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 # Read once, when OpenMP is loaded. By default its threads spin at barriers as long as it takes, so that beside other
-# work two threads are ten times slower than one. Measured on two cores with a 0.5 B model, tokens/s on an idle machine
-# and beside two busy programs: spinning 80 and 2, sleeping at once 31 and 12, spinning 1,000 rounds before sleeping 70
-# and 28, 20,000 rounds 75 and 3, 100,000 rounds (some milliseconds) 76 and 32.
+# work two threads are ten times slower than one; threads that sleep at once halve the speed of an idle machine. Tried
+# on two cores with a 0.5 B model: 100,000 rounds (some milliseconds) lose a twentieth there and keep some 30 tokens/s
+# beside two busy programs, where 2,000 to 20,000 rounds, which are neither, leave 3 to 9.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
