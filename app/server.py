@@ -28,6 +28,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7860
 MAX_UPLOAD_BYTES = 1 << 30
 UPLOADS_FOLDER = "uploads"  # in the data folder
+LOAD_AFTER_S = 1.0
 SHUTDOWN_S = 3  # how long open connections may take to end
 
 
@@ -53,8 +54,10 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        assistant.load()
+        # the page first: loading takes its processor and Python's lock. A question that comes sooner loads by itself
+        loading = asyncio.get_running_loop().call_later(LOAD_AFTER_S if page else 0.0, assistant.load)
         yield
+        loading.cancel()
         closing.close()
 
     uploads_dir = _prepare_gradio(Path(assistant.status()["data_dir"])) if page else None

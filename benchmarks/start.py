@@ -73,7 +73,9 @@ def _browser(stack: ExitStack, path: Path) -> Any:
 def _round(data: Path, browser: Any) -> tuple[float, float | None]:
     port = free_port()
     command = [str(Path(sys.executable).with_name("hearth")), "--no-browser", "--port", str(port)]
-    env = {**os.environ, "HEARTH_DATA_DIR": str(data)}
+    # a warm start has its bytecode, also where the environment forbids to write it
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["HEARTH_DATA_DIR"] = str(data)
     page = browser.new_page() if browser is not None else None
     started_s = time.perf_counter()
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
