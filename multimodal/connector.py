@@ -11,7 +11,7 @@ class ResidualConvolution(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm: nn.Module = nn.GroupNorm(8, channels)
         self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels // 32)
         self.expand = nn.Conv2d(channels, 2 * channels, 1)
         self.reduce = nn.Conv2d(2 * channels, channels, 1)
@@ -51,20 +51,12 @@ class CAbstractor(nn.Module):
         return projected
 
 
-class EvenConvolution(nn.Module):
-    """As ``ResidualConvolution``, but each place is normalised alike on canvases of any size."""
+class EvenConvolution(ResidualConvolution):
+    """As its base, but each place is normalised alike on canvases of any size."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.norm = nn.BatchNorm2d(channels)
-        self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels // 32)
-        self.expand = nn.Conv2d(channels, 2 * channels, 1)
-        self.reduce = nn.Conv2d(2 * channels, channels, 1)
-        nn.init.zeros_(self.reduce.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = self.reduce(nn.functional.gelu(self.expand(self.spatial(self.norm(x)))))
-        return torch.add(x, mixed)
 
 
 def _three_to_two(x: Tensor) -> Tensor:
