@@ -253,8 +253,8 @@ class EngineCore:
                 futures += [future for future in sequence.embeddings.values() if not future.done()]
         if futures:
             wait_for(futures, MAX_BACKGROUND_WAIT_S, "FIRST_COMPLETED")
-        elif self._disk is not None and self._disk.has_work:
-            time.sleep(MAX_STEP_S)  # the writers have not kept up
+        elif self._disk is not None and self._disk.has_work and not self._scheduler.running:
+            time.sleep(MAX_STEP_S)  # the writers have not kept up; who runs is read for on this thread
 
     def _carry_out(self, chunks: list[Chunk]) -> None:
         sequences = [chunk.sequence for chunk in chunks]
