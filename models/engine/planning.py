@@ -18,10 +18,10 @@ from hearth.models.llama_plan import BufferPlan, output_bytes, planned_buffers
 # Measured: what llama.cpp keeps of a vocabulary beside its file, which its own plan leaves out
 VOCABULARY_TOKEN_BYTES = 170
 VOCABULARY_MERGE_BYTES = 160
-CONTEXT_BYTES = 1080 << 10  # of any context
-GRAPH_NODE_BYTES = 1280  # of an operation that the graph has room for
-CELL_BYTES = 350  # of a KV cell: its position and who shares it
-TOKEN_BYTES = 150  # of a token of a chat in the engine's own records
+CONTEXT_BYTES = 1140 << 10  # of any context
+GRAPH_NODE_BYTES = 420  # of an operation that a graph has room for
+CELL_BYTES = 150  # of a KV cell: its position and who shares it; layers with a sliding window have cells of their own
+TOKEN_BYTES = 30  # of a token of a chat in the engine's own records
 ENCODER_BYTES = 8 << 20  # of an encoder: descriptions of its graph
 SOUND_BYTES = 12 << 20  # of half a minute of sound: samples, spectrogram
 PICTURE_COPIES = 2  # of a picture as it comes, uint8, while it is made smaller
@@ -156,8 +156,12 @@ def _unplanned_bytes(context: LlamaContext, header: GgufHeader) -> int:
     """What llama.cpp's plan leaves out."""
     widest = max((max(tensor.shape, default=1) for name, tensor in header.tensors.items() if "blk." in name), default=1)
     work = int(context.n_ubatch * widest * WORK_ROW_FACTOR)
-    graph = CONTEXT_BYTES + GRAPH_NODE_BYTES * _n_graph_nodes(context, header)
-    cells = (TOKEN_BYTES if context.model.is_recurrent else TOKEN_BYTES + CELL_BYTES) * context.n_ctx
+    model = context.model
+    # the one that was reserved, the last one, and the last of a batch that nothing is answered to
+    n_graphs = 3 if context.n_ctx > context.n_ubatch or model.is_recurrent or model.is_hybrid else 2
+    graph = CONTEXT_BYTES + n_graphs * GRAPH_NODE_BYTES * _n_graph_nodes(context, header)
+    n_caches = 0 if model.is_recurrent else 2 if model.n_swa else 1
+    cells = (TOKEN_BYTES + n_caches * CELL_BYTES) * context.n_ctx
     return _vocabulary_bytes(header) + output_bytes(context) + work + graph + cells
 
 
