@@ -314,7 +314,8 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """How a context is made. Sizes in tokens; ``n_ctx`` cells are shared by ``n_seq_max`` sequences."""
+    """How a context is made. Sizes in tokens; ``n_ctx`` cells are shared by ``n_seq_max`` sequences, or divided among
+    them if not ``kv_unified``."""
 
     n_ctx: int
     n_batch: int = 512
@@ -325,6 +326,7 @@ class ContextOptions:
     n_threads_batch: int = 1  # for prompts
     kv_type: KvType = "f16"
     flash_attention: bool = True
+    kv_unified: bool = True
     rope: RopeScaling = RopeScaling()
 
 
@@ -366,7 +368,7 @@ class LlamaContext:
         params.flash_attn_type = (
             native.LLAMA_FLASH_ATTN_TYPE_ENABLED if options.flash_attention else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
-        params.kv_unified = True  # prefixes are shared between sequences without copying cells
+        params.kv_unified = options.kv_unified
         params.swa_full = True  # a sliding window that forgets cells would make prefix reuse wrong
         _set_rope(params, options.rope)
         params.no_perf = True
@@ -379,7 +381,8 @@ class LlamaContext:
                 f"{model.path.name}: no context of {options.n_ctx} tokens with KV type {options.kv_type}: "
                 f"{_complaint('not enough memory')}; try a smaller n_ctx or kv_type f16"
             )
-        self.n_ctx = int(native.llama_n_ctx(self._handle))
+        self.n_ctx = int(native.llama_n_ctx(self._handle))  # cells
+        self.n_ctx_seq = int(native.llama_n_ctx_seq(self._handle))  # that one sequence may have
         self._memory = native.llama_get_memory(self._handle)
         self._logits_row: Any = ctypes.c_float * model.n_vocab
         self._logits_rows: dict[int, NDArray[np.float32]] = {}  # by address: making a view takes longer than finding it

@@ -10,6 +10,7 @@ from typing import Any
 
 from hearth.models.engine.counters import EngineCounters
 from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
+from hearth.models.engine.kv_cells import KvCells, SeparateCells, SharedCells
 from hearth.models.engine.loading import EngineParts
 from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
@@ -44,13 +45,19 @@ class EngineCore:
         self._counters = EngineCounters()
         # a state can neither be cut nor taken back: only what extends it finds it, and a decode is never broken off
         self._sliceable = sliceable = not (model.is_recurrent or model.is_hybrid)
-        self._runner = Runner(context, scratch_id=options.n_sequences, sliceable=sliceable)
-        self._cache = PrefixCache(options.n_sequences, sliceable=sliceable)
+        self._runner = Runner(context, interruptible=sliceable)
+        self._cells: KvCells = (
+            SharedCells(context, scratch_id=options.n_kept, n_swa=model.n_swa if sliceable else 0)
+            if options.kv_unified
+            else SeparateCells(context)
+        )
+        self._has_own_cells = model.is_recurrent or not options.kv_unified  # a sequence's are nobody else's
+        self._cache = PrefixCache(options.n_kept, sliceable=sliceable)
         self._disk = (
             DiskCache(
                 store,
                 info.fingerprint,
-                self._runner,
+                self._cells,
                 self._cache,
                 sliceable=sliceable,
                 n_swa=model.n_swa,
@@ -60,7 +67,7 @@ class EngineCore:
             else None
         )
         self._scheduler = Scheduler(
-            max_running=min(options.n_parallel, options.n_sequences),
+            max_running=min(options.n_parallel, options.n_kept),
             max_chunk_tokens=context.n_batch,
             interruptible=sliceable,
         )
@@ -125,7 +132,7 @@ class EngineCore:
         except AssertionError as error:
             raise EngineError(f"the prefix cache has lost count: {error}") from error
         for slot in self._cache.sequences:
-            n_believed, n_held = count_positions(slot.entries), self._runner.num_positions(slot.seq_id)
+            n_believed, n_held = count_positions(slot.entries), self._cells.num_positions(slot.seq_id)
             if not is_end(slot.entries, n_believed, n_held):
                 raise EngineError(f"KV sequence {slot.seq_id} holds {n_held} positions, {n_believed} were expected")
 
@@ -136,7 +143,7 @@ class EngineCore:
             "running": len(self._scheduler.running),
             "waiting": len(self._scheduler.waiting),
             "cells_held": self._cache.cells_held(),
-            "cells": self._info.n_ctx,
+            "cells": self._context.n_ctx,
         }
 
     def start_over(self, error: Exception) -> None:
@@ -151,7 +158,7 @@ class EngineCore:
             self._cache.clear(slot)
 
     def _has_room(self, sequence: Sequence) -> bool:
-        if self._model.is_recurrent:
+        if self._has_own_cells:
             return True
         reserved = RESERVED_CELLS * (len(self._scheduler.running) + 1)
         needed = self._cache.cells_in_use() + self._cache.cells_needed(sequence.entries)
@@ -169,7 +176,7 @@ class EngineCore:
             placement = self._cache.place(entries)
             assert placement is not None
             slot = sequence.slot = placement.target
-            if not self._runner.place(placement.source.seq_id, slot.seq_id, sequence.position(placement.n_matched)):
+            if not self._cells.place(placement.source.seq_id, slot.seq_id, sequence.position(placement.n_matched)):
                 self._cache.clear(slot)
             if self._disk is not None:
                 sequence.restore = self._disk.begin(entries, len(slot.entries))
@@ -342,7 +349,7 @@ class EngineCore:
                 break
         slot = _slot(sequence)
         self._cache.extend(slot, tokens[:n_valid])
-        if n_valid < len(tokens) and not self._runner.truncate(slot.seq_id, chunk.position + n_valid):
+        if n_valid < len(tokens) and not self._cells.truncate(slot.seq_id, chunk.position + n_valid):
             self._cache.clear(slot)
         if sequence.speculation is not None and len(tokens) > 1:
             sequence.speculation.checked(len(tokens) - 1, n_valid - 1)
@@ -391,7 +398,7 @@ class EngineCore:
         """Takes back what a decode that did not finish left in the KV cache."""
         for chunk in chunks:
             slot = chunk.sequence.slot
-            if slot is not None and not self._runner.truncate(slot.seq_id, chunk.position):
+            if slot is not None and not self._cells.truncate(slot.seq_id, chunk.position):
                 self._cache.clear(slot)
 
     def _distrust_states(self, chunks: list[Chunk]) -> None:
@@ -399,12 +406,12 @@ class EngineCore:
         others out of their way, and notes them as moved before they are. What runs is computed again."""
         if not self._sliceable and len(chunks) > 1:
             for slot in self._cache.sequences:
-                self._runner.forget(slot.seq_id)
+                self._cells.forget(slot.seq_id)
                 self._cache.clear(slot)
 
     def _free_cells(self, n_cells: int) -> None:
         """Empties idle sequences until ``n_cells`` are free, as far as there are idle ones."""
-        if self._model.is_recurrent:  # it has a state for every sequence, and no cells
+        if self._has_own_cells:
             return
         while self._info.n_ctx - self._cache.cells_held() < n_cells:
             victim = self._cache.next_victim()
@@ -415,7 +422,7 @@ class EngineCore:
     def _evict(self, slot: CachedSequence) -> None:
         if self._disk is not None:
             self._disk.settle(slot)
-        self._runner.forget(slot.seq_id)
+        self._cells.forget(slot.seq_id)
         self._cache.evicted(slot)
 
     def _make_room(self, sequences: list[Sequence]) -> None:
@@ -448,7 +455,7 @@ class EngineCore:
             error.__cause__ = cause
         for sequence in sequences:
             if forget and sequence.slot is not None:
-                self._runner.forget(sequence.slot.seq_id)
+                self._cells.forget(sequence.slot.seq_id)
                 self._cache.clear(sequence.slot)
             self._release(sequence)
             sequence.fail(error)
@@ -460,6 +467,7 @@ class EngineCore:
             sequence.sampler.close()
             sequence.sampler = None
         if sequence.slot is not None:
+            self._cells.drop_load(sequence.slot.seq_id)
             self._cache.release(sequence.slot)
             sequence.slot = None
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+from hearth.models.engine.kv_cells import KvCells
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
 from hearth.models.engine.prompt import (
     Entry,
@@ -29,7 +30,6 @@ from hearth.models.engine.prompt import (
     entry_n_tokens,
     is_end,
 )
-from hearth.models.engine.runner import Runner
 
 logger = logging.getLogger("hearth.kv")
 
@@ -104,12 +104,13 @@ class Restore:
 
     ``keys`` are the blocks that match entirely, ``partial`` one that goes on otherwise: another chat's, if it has one.
     ``position`` is that of the next entry to be restored. A block goes into the KV cache whole, so that it takes up to
-    ``n_passing_cells`` more for a moment than what is kept of it.
+    ``n_passing_cells`` more for a moment than what is kept of it. ``taken`` is what was loaded and is not there yet.
     """
 
     keys: list[str]
     pending: deque[tuple[int, int, str]]
     reading: deque[Future[bytes | memoryview | None]] = field(default_factory=deque)
+    taken: list[Entry] = field(default_factory=list)
     position: int = 0
     n_passing_cells: int = 0
     partial: str | None = None
@@ -138,7 +139,7 @@ class DiskCache:
         self,
         store: KvStore,
         fingerprint: str,
-        runner: Runner,
+        cells: KvCells,
         cache: PrefixCache,
         *,
         sliceable: bool,
@@ -148,7 +149,7 @@ class DiskCache:
         """``n_swa`` is the sliding window in tokens: llama.cpp saves what is within one of a block's end."""
         self._store = store
         self._fingerprint = fingerprint
-        self._runner = runner
+        self._cells = cells
         self._cache = cache
         self._sliceable = sliceable
         self._max_block_tokens = n_swa or NO_LIMIT
@@ -221,6 +222,10 @@ class DiskCache:
                 break
         if restore.pending:
             return None
+        if not self._cells.finish_load(slot.seq_id):
+            self._cache.clear(slot)
+        elif restore.taken:
+            self._cache.extend(slot, restore.taken)
         self._store.use(restore.keys, owner)
         if restore.partial is not None:
             self._store.use([restore.partial], None)
@@ -244,20 +249,23 @@ class DiskCache:
         position = restore.position + count_positions(entries[start:end])
         if restore.whole:
             self._cache.clear(slot)
-            loaded = self._runner.load_whole(slot.seq_id, payload)
-            if loaded and not is_end(entries[:end], position, self._runner.num_positions(slot.seq_id)):
-                self._runner.forget(slot.seq_id)
+            loaded = self._cells.load_whole(slot.seq_id, payload)
+            if loaded and not is_end(entries[:end], position, self._cells.num_positions(slot.seq_id)):
+                self._cells.forget(slot.seq_id)
                 loaded = False
         else:
             last = entries[end - 1]
             last_position = position - (entry_n_pos(last) if isinstance(last, MediaSpan) else 1)
-            loaded = self._runner.load(slot.seq_id, payload, restore.position, position, last_position)
+            loaded = self._cells.load(slot.seq_id, payload, restore.position, position, last_position)
         self._store.recycle(payload)
         if not loaded:
             logger.warning("a saved KV block was not taken by the model; its part of the prompt is computed again")
             return False
         restore.position = position
-        self._cache.extend(slot, entries[start:end])
+        if self._cells.loads_at_once:
+            self._cache.extend(slot, entries[start:end])
+        else:
+            restore.taken += entries[start:end]
         return True
 
     # save
@@ -325,15 +333,16 @@ class DiskCache:
             if save.keys:
                 self._store.use(save.keys, save.owner)
             slot.on_disk = save.n_entries == len(slot.entries)
+            self._cells.end_dump()
             return False
         entries = _stored(slot.entries[save.start : end])
         position = save.position + count_positions(slot.entries[save.start : end])
         key = self._store.key_of(self._fingerprint, save.parent, entries, whole=not self._sliceable)
         if not self._store.contains(key):
             payload = (
-                self._runner.dump(slot.seq_id, save.position, position)
+                self._cells.dump(slot.seq_id, save.position, position)
                 if self._sliceable
-                else self._runner.dump_whole(slot.seq_id)
+                else self._cells.dump_whole(slot.seq_id)
             )
             if not payload:
                 logger.warning("a part of the KV cache could not be copied out; it is not saved")

@@ -92,12 +92,13 @@ def draft_context_options(model: LlamaModel, target: LlamaContext, n_threads: in
         n_outputs_max=MAX_DRAFTED,
         n_threads=n_threads,
         kv_type="f16",
+        kv_unified=True,
         rope=RopeScaling(),
     )
 
 
 def _window_of(model: LlamaModel, target: LlamaContext) -> int:
-    return min(WINDOW_TOKENS, target.n_ctx, model.n_ctx_train)
+    return min(WINDOW_TOKENS, target.n_ctx_seq, model.n_ctx_train)
 
 
 class DraftModel:

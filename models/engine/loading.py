@@ -92,12 +92,12 @@ def _load(
             build_id(),
             options.kv_type,
             f"flash_attention={options.flash_attention}",
-            fingerprint_of_rope(context.options.rope, header, context.n_ctx),
+            fingerprint_of_rope(context.options.rope, header, context.n_ctx_seq),
             # one that is added zero times changes nothing; the others' order does not matter
             *sorted(f"lora={adapter.sha256}*{scale!r}" for adapter, scale in adapters if scale),
         )
         info = _model_info(model, context, model_fingerprint(header, *settings))
-        n_ctx = min(context.n_ctx, n_positions(model, header) or context.n_ctx)
+        n_ctx = min(context.n_ctx_seq, n_positions(model, header) or context.n_ctx_seq)
         info = replace(info, n_ctx=n_ctx, media=media.info if media is not None else None, fit_note=note)
         return EngineParts(model, context, info, draft, media, owned.pop_all())
 
@@ -125,7 +125,7 @@ def _model_info(model: LlamaModel, context: LlamaContext, fingerprint: str) -> M
         name=model.metadata("general.name") or model.path.stem,
         path=model.path,
         fingerprint=fingerprint,
-        n_ctx=context.n_ctx,
+        n_ctx=context.n_ctx_seq,
         n_ctx_train=model.n_ctx_train,
         n_embd=model.n_embd_inp,  # the width of what embed() gives; wider than the model's own in a few architectures
         n_vocab=model.n_vocab,

@@ -59,7 +59,9 @@ class EngineOptions:
     puts as many on the accelerator as fit, if llama.cpp was built for one. ``check_fit`` False loads a model without
     looking whether memory suffices. ``n_threads`` None is the number of physical cores, but one for
     the single tokens of a small model. ``n_sequences`` is how many conversations stay in the KV cache side by side;
-    they share its ``n_ctx`` cells, and at most ``n_parallel`` of them are answered at a time. ``prompt_lookup`` guesses
+    they share its ``n_ctx`` cells, and at most ``n_parallel`` of them are answered at a time. Without ``kv_unified``
+    each of ``n_parallel`` conversations has ``n_ctx`` cells of its own: it takes so many times the memory, answers to
+    chats with nothing in common are quicker together, and idle chats come back from disk. ``prompt_lookup`` guesses
     tokens from what stood before, ``draft_model`` is a small model of the same vocabulary that guesses where it cannot.
 
     ``rope_scaling`` lets a model read more than it was trained on. Without ``rope_freq_scale``, the share to which
@@ -70,6 +72,7 @@ class EngineOptions:
     n_gpu_layers: int = -1
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: bool = True
+    kv_unified: bool = True
     n_batch: int = 512
     n_ubatch: int = 512
     n_threads: int | None = None
@@ -90,11 +93,18 @@ class EngineOptions:
     yarn_beta_slow: float | None = None
     check_fit: bool = True
 
+    @property
+    def n_kept(self) -> int:
+        """Conversations in the KV cache."""
+        return self.n_sequences if self.kv_unified else min(self.n_parallel, self.n_sequences)
+
     def __post_init__(self) -> None:
         if self.kv_type not in ("f16", "q8_0", "q4_0"):
             raise RequestError(f"kv_type is {self.kv_type!r}; choose f16, q8_0 or q4_0")
         if self.kv_type != "f16" and not self.flash_attention:
             raise RequestError(f"kv_type {self.kv_type} needs flash_attention; turn it on or choose f16")
+        if not self.kv_unified and not self.flash_attention:
+            raise RequestError("kv_unified false needs flash_attention; turn it on or leave kv_unified out")
         for name, low, high in (
             ("n_ctx", 32, 1 << 24),
             ("n_gpu_layers", -1, 10_000),

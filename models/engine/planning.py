@@ -71,7 +71,7 @@ class Planner:
                 on_gpu[first] += encoder.total_bytes
             draft_bytes = sum(buffer.total_bytes for buffer in draft)
             return MemoryPlan(
-                n_ctx=context.n_ctx,
+                n_ctx=context.n_ctx_seq,
                 n_gpu_layers=options.n_gpu_layers,
                 n_layers=model.n_layer + 1,
                 weights_bytes=sum(buffer.weights_bytes for buffer in buffers),

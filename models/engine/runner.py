@@ -1,4 +1,4 @@
-"""Carries out chunks on the llama context: builds batches, calls encoders, moves KV. It decides nothing."""
+"""Carries out chunks on the llama context: builds batches, calls encoders. It decides nothing."""
 
 from __future__ import annotations
 
@@ -23,16 +23,13 @@ MEDIA_PIECE_TOKENS = 64  # of a picture between two looks for a cancel, where a 
 class Runner:
     """Used by the engine's thread only, but for ``embed``."""
 
-    def __init__(self, context: LlamaContext, scratch_id: int, *, sliceable: bool = True) -> None:
-        """``scratch_id`` is a KV sequence that nobody else uses: blocks pass through it. ``sliceable`` False: states
-        cannot be cut, and the abort flag is never set, so that a long picture looks for a cancel itself."""
+    def __init__(self, context: LlamaContext, *, interruptible: bool = True) -> None:
+        """``interruptible`` False: the abort flag is never set, so that a long picture looks for a cancel itself."""
         self._context = context
-        self._scratch_id = scratch_id
         self._n_embd = context.model.n_embd_inp
-        self._n_swa = context.model.n_swa if sliceable else 0
         n = context.n_batch
         self._max_wanted = context.options.n_outputs_max or n
-        self._n_media_batch = n if sliceable else min(n, MEDIA_PIECE_TOKENS)
+        self._n_media_batch = n if interruptible else min(n, MEDIA_PIECE_TOKENS)
         self._tokens = np.zeros(n, np.int32)
         self._positions = np.zeros(n, np.int32)
         self._seq_ids = np.zeros(n, np.int32)
@@ -46,7 +43,13 @@ class Runner:
         if isinstance(first, MediaChunk):
             status, row = self._run_media(first)
             return status, [row]
-        return self._run_tokens([chunk for chunk in chunks if isinstance(chunk, TokenChunk)])
+        tokens = [chunk for chunk in chunks if isinstance(chunk, TokenChunk)]
+        if len(tokens) == 1 or self._context.options.kv_unified:
+            return self._run_tokens(tokens)
+        # llama.cpp takes rows of sequences with cells of their own together if their numbers follow each other
+        order = sorted(range(len(tokens)), key=lambda index: tokens[index].sequence.seq_id)
+        status, rows = self._run_tokens([tokens[index] for index in order])
+        return status, [row for _, row in sorted(zip(order, rows, strict=True))]
 
     def _run_tokens(self, chunks: list[TokenChunk]) -> tuple[DecodeStatus, list[int]]:
         rows: list[int] = []
@@ -146,69 +149,3 @@ class Runner:
                 f"media {name} has places of shape {places.shape} up to {places.max()}; "
                 f"expected {expected} below {media.n_pos}"
             )
-
-    def dump(self, seq_id: int, start: int, end: int) -> bytes:
-        """Positions [start, end) of a sequence as a block; empty if some are gone (see ``has_window``). With a
-        sliding window it may not be longer than that."""
-        self._context.seq_cp(seq_id, self._scratch_id, start, end)
-        is_there = self._context.seq_pos_min(self._scratch_id) == start
-        is_too_long = 0 < self._n_swa < end - start
-        block = self._context.seq_state(self._scratch_id) if is_there and not is_too_long else b""
-        self.forget(self._scratch_id)
-        return block
-
-    def load(self, seq_id: int, block: bytes | memoryview, start: int, end: int, last: int) -> bool:
-        """Appends positions [start, end) of a block to a sequence; ``last`` is that of the cells behind all others.
-        False: the block was refused or is another one."""
-        context, scratch = self._context, self._scratch_id
-        took = context.set_seq_state(scratch, block)
-        if took and context.seq_pos_min(scratch) <= start and context.seq_pos_max(scratch) >= last:
-            context.seq_cp(scratch, seq_id, start, end)
-        else:
-            took = False
-        self.forget(scratch)
-        return took
-
-    def dump_whole(self, seq_id: int) -> bytes:
-        """All of a sequence, of a model that cannot be sliced."""
-        return self._context.seq_state(seq_id)
-
-    def load_whole(self, seq_id: int, block: bytes | memoryview) -> bool:
-        """Replaces a sequence. False: refused; it is empty then."""
-        if self._context.set_seq_state(seq_id, block):
-            return True
-        self.forget(seq_id)
-        return False
-
-    def place(self, source_id: int, target_id: int, n_positions: int) -> bool:
-        """Makes ``target_id`` hold the first ``n_positions`` positions of ``source_id`` and nothing else. False: the
-        model cannot forget a part of a sequence, or what these positions look at is gone; the target is empty then."""
-        if source_id != target_id:
-            self.forget(target_id)
-            if n_positions:
-                if not self.has_window(source_id, n_positions):
-                    return False
-                self._context.seq_cp(source_id, target_id, 0, n_positions)
-            return True
-        return self.truncate(target_id, n_positions)
-
-    def truncate(self, seq_id: int, n_positions: int) -> bool:
-        """Keeps the first ``n_positions`` positions. False: impossible with this model; all are forgotten then."""
-        if n_positions and self._context.seq_pos_max(seq_id) < n_positions:
-            return True
-        if n_positions and self.has_window(seq_id, n_positions) and self._context.seq_rm(seq_id, n_positions):
-            return True
-        self.forget(seq_id)
-        return n_positions == 0
-
-    def has_window(self, seq_id: int, n_positions: int) -> bool:
-        """Whether a sequence could be cut to ``n_positions`` and go on. With a sliding window, llama.cpp gives cells
-        that are outside the window at a sequence's end to others, with ``swa_full`` too, once they are looked for."""
-        return not self._n_swa or self._context.seq_pos_min(seq_id) <= max(0, n_positions - self._n_swa + 1)
-
-    def forget(self, seq_id: int) -> None:
-        """Empties a sequence."""
-        self._context.seq_rm(seq_id, -1)
-
-    def num_positions(self, seq_id: int) -> int:
-        return self._context.seq_pos_max(seq_id) + 1

@@ -37,8 +37,8 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def start(long_model: Path, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture(params=[True, False], ids=["shared cells", "separate cells"])
+def start(long_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Starts engines on one KV folder, one after another: each closes the one before."""
     running: list[LlamaEngine] = []
 
@@ -49,9 +49,8 @@ def start(long_model: Path, tmp_path: Path) -> Iterator[Open]:
     def begin(path: Path = long_model, *, kept: bool = True, budget: int = 1 << 30, **options: object) -> LlamaEngine:
         stop()
         store = KvBlockStore(tmp_path / "kv", budget_bytes=budget) if kept else None
-        given = EngineOptions(
-            **{"n_threads": 1, "n_ctx": 2048, "prompt_lookup": False, "kv_min_worth_s": 0.0, **options}
-        )  # type: ignore[arg-type]
+        usual = {"n_threads": 1, "n_ctx": 2048, "prompt_lookup": False, "kv_min_worth_s": 0.0}
+        given = EngineOptions(**{**usual, "kv_unified": request.param, **options})  # type: ignore[arg-type]
         engine = LlamaEngine.load(path, given, store=store)
         running.append(engine)
         return engine
@@ -230,7 +229,7 @@ def test_other_chats_go_on_while_one_is_restored(start: Open) -> None:
 
 
 def test_what_is_evicted_from_memory_comes_back_from_disk(start: Open) -> None:
-    engine = start(n_ctx=1024, n_sequences=4)
+    engine = start(n_ctx=1024, n_sequences=2)
     prompts = [TextSegment(tokens(LONG, seed)) for seed in range(3)]
     first = [answer(engine, prompt, n=8) for prompt in prompts]
     again = [answer(engine, prompt, n=8) for prompt in prompts]
@@ -249,6 +248,7 @@ def test_a_block_of_which_little_is_wanted_finds_room(start: Open) -> None:
     engine.check_integrity()
 
 
+@pytest.mark.parametrize("start", [True], indirect=True)  # sequences with cells of their own need none of others
 def test_a_preempted_answer_goes_on_from_disk(start: Open) -> None:
     endless = SamplingParams(logit_bias={tiny_gguf.special_id("<|end|>"): float("-inf")}, n_logprobs=8)
     wanted = [GenerationRequest("r", (TextSegment(tokens(40, i)),), endless, max_tokens=300) for i in range(3)]
