@@ -299,6 +299,7 @@ def _engine(settings: Settings, kv: KvFolder | None) -> Iterator[LlamaEngine]:
         n_gpu_layers=settings.n_gpu_layers,
         kv_type=settings.kv_type,
         flash_attention=settings.flash_attention,
+        kv_unified=settings.kv_unified,
         n_threads=settings.n_threads,
         n_parallel=settings.n_parallel,
         n_sequences=max(settings.n_parallel, EngineOptions().n_sequences),

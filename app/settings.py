@@ -44,6 +44,7 @@ class _Fields(BaseModel):
     n_threads: int | None = Field(default=None, ge=1, le=1024)  # None: the physical cores
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: bool = True
+    kv_unified: bool = True  # all chats share the n_ctx cells; False: each of n_parallel has as many of its own
     kv_disk_gib: float | None = Field(default=None, ge=0.0, le=1_000_000)  # None: a tenth of the free, at most 8
     kv_daily_write_gib: float = Field(default=64.0, gt=0.0, le=1_000_000)  # spares the disk
     n_parallel: int = Field(default=4, ge=1, le=64)  # chats that are answered side by side
@@ -143,6 +144,7 @@ class Settings(BaseSettings, _Fields):
             "n_gpu_layers",
             "kv_type",
             "flash_attention",
+            "kv_unified",
             "n_threads",
             "n_parallel",
             "prompt_lookup",

@@ -10,6 +10,8 @@ prefix_cache.py  what each KV sequence holds, which one serves a prompt best, wh
 sequence.py      the state of one request, from submit to its last event
 prompt.py        segments as a flat list of cache entries, with positions
 runner.py        carries out a chunk on the context: tensors, no policy
+kv_cells.py      cuts, copies, saves and loads what sequences hold, shared or separate
+kv_state.py      what llama.cpp's saved states look like inside
 speculation.py   guesses of what follows, and whether they pay: policy, no tensors
 draft.py         a small model that guesses
 request_checks.py  parameters of a request against their ranges
