@@ -149,12 +149,17 @@ cli.command("serve")(serve_command)
 
 
 @cli.command()
-def doctor(model: ModelOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    model: ModelOption = None,
+    speech_model: SpeechModelOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Say what this machine has, what will fit, and what is wrong."""
     from hearth.doctor import examine, line, to_dict
     from hearth.settings import Settings
 
-    findings = examine(Settings(model=model, data_dir=data_dir))
+    findings = examine(Settings(model=model, speech_model=speech_model, data_dir=data_dir))
     if as_json:
         print_json(to_dict(findings))
     else:
