@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from hearth.settings import Settings
 from hearth.store.errors import DataFolderInUseError, StoreError
 from hearth.store.kv_blocks import KvBlockStore, KvOwned
 from tests.app.served import Served
+from tests.app.test_deleting import owners
 from tests.models.tiny_gguf import write_tiny_gguf
 
 SAID = "the cat sat on the mat and the dog " * 30
@@ -59,16 +59,6 @@ def ask(served: Served, text: str) -> None:
     client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": text}], max_tokens=4)
 
 
-def owners(settings: Settings) -> set[str]:
-    """Who owns blocks on disk; every block has its file."""
-    folder = settings.data_dir / "kv"
-    with closing(sqlite3.connect(folder / "index.sqlite3")) as index:
-        (n_blocks,) = index.execute("SELECT count(*) FROM blocks").fetchone()
-        found = {owner.decode() for (owner,) in index.execute("SELECT DISTINCT owner FROM owners")}
-    assert len(list(folder.glob("*/*"))) == n_blocks
-    return found
-
-
 def test_what_programs_left_is_counted_and_deleted_alone(settings: Settings, conversation: str) -> None:
     before = kv_use(settings)
     assert 0 < before.programs.n_blocks < before.n_blocks
@@ -79,7 +69,7 @@ def test_what_programs_left_is_counted_and_deleted_alone(settings: Settings, con
     after = kv_use(settings)
     assert after.programs == KvOwned(0, 0, 0, 0)
     assert (after.n_blocks, after.n_bytes) == (before.n_blocks - deleted[0], before.n_bytes - deleted[1])
-    assert owners(settings) == {conversation}
+    assert owners(settings.data_dir / "kv") == {conversation}
 
 
 def test_what_a_conversation_uses_too_stays_and_goes_with_it(settings: Settings, conversation: str) -> None:
@@ -93,14 +83,14 @@ def test_what_a_conversation_uses_too_stays_and_goes_with_it(settings: Settings,
         assert blocks.contains(key)
     with hearth.Assistant(settings) as assistant:
         assistant.conversations.delete(conversation)
-    assert owners(settings) == set()
+    assert owners(settings.data_dir / "kv") == set()
     assert kv_use(settings).n_blocks == 0
 
 
 def test_wiping_deletes_all_at_once_and_conversations_go_on(settings: Settings, conversation: str) -> None:
     before = kv_use(settings)
     assert wipe(settings) == (before.n_blocks, before.n_bytes)
-    assert owners(settings) == set()
+    assert owners(settings.data_dir / "kv") == set()
     with hearth.Assistant(settings) as assistant:
         assert len(assistant.conversations.messages(conversation)) == 2
         assert assistant.ask("and", conversation=conversation, max_tokens=1, use_memory=False).text is not None
@@ -113,7 +103,7 @@ def test_nothing_is_deleted_while_a_hearth_runs_but_it_can_be_looked_at(settings
             with pytest.raises(DataFolderInUseError, match="close that Hearth"):
                 delete(settings)
         assert kv_use(settings) == before
-    assert owners(settings) == {conversation, PROGRAMS}
+    assert owners(settings.data_dir / "kv") == {conversation, PROGRAMS}
 
 
 def test_where_nothing_was_kept_nothing_is_made(tmp_path: Path) -> None:
@@ -134,7 +124,7 @@ def test_what_cannot_be_deleted_is_told(settings: Settings, conversation: str) -
     index.rmdir()
     aside.rename(index)
     delete_of_programs(settings)
-    assert owners(settings) == {conversation}
+    assert owners(settings.data_dir / "kv") == {conversation}
 
 
 def test_the_commands_say_how_much_it_is(
@@ -151,7 +141,7 @@ def test_the_commands_say_how_much_it_is(
     assert programs.startswith(f"of programs (/v1): {use.programs.n_blocks} block")
     assert main(["kv", "delete", *place]) == 0
     assert capsys.readouterr().out.startswith(f"deleted {use.programs.n_blocks} block")
-    assert owners(settings) == {conversation}
+    assert owners(settings.data_dir / "kv") == {conversation}
     assert main(["kv", "wipe", *place]) == 0
     assert capsys.readouterr().out.startswith(f"deleted {use.n_blocks - use.programs.n_blocks} block")
-    assert owners(settings) == set()
+    assert owners(settings.data_dir / "kv") == set()
