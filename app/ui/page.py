@@ -243,6 +243,8 @@ class Page:
                     view.whole = True
                 case "new":
                     view.conversation_id = None
+                case "fetch":  # the page waits for results on a stream that was closed; this opens it
+                    pass
                 case "sample":
                     sample = self._sample(key)
                     view.conversation_id = None
