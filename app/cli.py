@@ -1,4 +1,4 @@
-"""The command line: `hearth`, `hearth ask|serve|transcribe|doctor`, `hearth memory|models|conversations|bench …`."""
+"""The command line: `hearth`, `hearth ask|serve|transcribe|doctor`, `hearth memory|models|conversations|kv|bench …`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typer.exceptions import Abort, TyperException
 from hearth import __version__
 from hearth.cli_bench import bench
 from hearth.cli_conversations import conversations
+from hearth.cli_kv import kv
 from hearth.cli_memory import memory
 from hearth.cli_models import models
 from hearth.cli_options import (
@@ -38,6 +39,7 @@ cli = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=
 cli.add_typer(memory, name="memory")
 cli.add_typer(models, name="models")
 cli.add_typer(conversations, name="conversations")
+cli.add_typer(kv, name="kv")
 cli.add_typer(bench, name="bench")
 
 
@@ -149,12 +151,17 @@ cli.command("serve")(serve_command)
 
 
 @cli.command()
-def doctor(model: ModelOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+def doctor(
+    model: ModelOption = None,
+    speech_model: SpeechModelOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Say what this machine has, what will fit, and what is wrong."""
     from hearth.doctor import examine, line, to_dict
     from hearth.settings import Settings
 
-    findings = examine(Settings(model=model, data_dir=data_dir))
+    findings = examine(Settings(model=model, speech_model=speech_model, data_dir=data_dir))
     if as_json:
         print_json(to_dict(findings))
     else:

@@ -52,6 +52,7 @@ def examine(settings: Settings) -> tuple[Finding, ...]:
         _backends,
         _embedded_models,
         lambda: _model(settings) if settings.engine_url is None else _engine_elsewhere(settings),
+        lambda: _speech(settings),
         lambda: _data_folder(settings.data_dir),
         lambda: _disk(settings.data_dir),
     )
@@ -165,6 +166,31 @@ def _model(settings: Settings) -> Finding:
     detail = f"{name}, {found['state']}: " + "; ".join(part for part in (found["reason"], found["note"]) if part)
     states: dict[str, State] = {"fits": "ok", "tight": "warn"}
     return Finding("model", states.get(found["state"], "fail"), detail, found["remedy"])
+
+
+def _speech(settings: Settings) -> Finding:
+    """The model that writes recordings down, by its header; loading it takes seconds."""
+    from hearth.multimodal.speech_header import read_checkpoint_header, read_converted_header
+    from hearth.speech import choose_backend, speech_files
+
+    remedy = REINSTALL if settings.speech_model is None else "choose another with --speech-model or HEARTH_SPEECH_MODEL"
+    try:
+        files = speech_files(settings)
+        if settings.speech_backend != "auto":
+            remedy = "set HEARTH_SPEECH_BACKEND=auto, or choose another model with --speech-model"
+        backend = choose_backend(files, settings)
+        if files.size is not None:
+            remedy = f"delete it, and `hearth models pull whisper-{files.size}` fetches it again"
+        converted = files.converted if backend == "faster-whisper" else None
+        if converted is not None:
+            header = read_converted_header(converted)
+        else:
+            assert files.checkpoint is not None  # or the backend would be the other one
+            header = read_checkpoint_header(files.checkpoint)
+    except HearthError as error:
+        return Finding("speech", "fail", str(error), remedy)
+    languages = {True: ", many languages", False: ", English only", None: ""}[header.knows_languages]
+    return Finding("speech", "ok", f"{files.name} by {backend}, {_gib(header.size_bytes)}{languages}")
 
 
 def _engine_elsewhere(settings: Settings) -> Finding:

@@ -12,7 +12,7 @@ from hearth.background import Background
 from hearth.chat_engine import ChatEngine, ChatModel, LocalChat, RemoteChat
 from hearth.engine_factory import KvFolder
 from hearth.held_files import HeldFiles
-from hearth.machine import disk_free_bytes
+from hearth.kv_disk import kv_folder, kv_path
 from hearth.model_choice import ModelChoice, choose_by, elsewhere
 from hearth.model_library import ModelLibrary
 from hearth.models.errors import EngineError, HearthError
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from hearth.multimodal.transcription import Transcriber
 
 log = logging.getLogger("hearth.runtime")
-GIB = 1 << 30
 SAMPLE_RATE = 16_000  # Hz, of recordings as they are read; another one is transcribed instead
-KV_DISK_SHARE = 0.1  # of the free disk, unless a setting says otherwise
-KV_DISK_MAX_GIB = 8.0
 
 
 class Runtime:
@@ -46,7 +43,7 @@ class Runtime:
         self.library = ModelLibrary(settings.data_dir)
         self.store = Store.open(settings.data_dir)
         self.files = HeldFiles(self.store.blobs)
-        self._kv_path = settings.data_dir / "kv"
+        self._kv_path = kv_path(settings)
         self.chat: Background[ChatEngine] = Background("load-chat", self._load_chat)
         self.engine: Background[Engine] = Background("load-model", self._load_engine)
         self.vision: Background[PictureEncoder] = Background("load-vision", self._load_vision)
@@ -116,13 +113,7 @@ class Runtime:
 
     def kv_folder(self) -> KvFolder | None:
         """Where the engine keeps KV blocks, or None if it is not to."""
-        settings = self.settings
-        if settings.kv_disk_gib == 0:
-            return None
-        budget = settings.kv_disk_gib
-        if budget is None:
-            budget = min(KV_DISK_MAX_GIB, KV_DISK_SHARE * disk_free_bytes(settings.data_dir) / GIB)
-        return KvFolder(self._kv_path, int(budget * GIB), int(settings.kv_daily_write_gib * GIB))
+        return kv_folder(self.settings)
 
     def forget_conversation(self, conversation_id: str) -> None:
         """Deletes the KV blocks that only this conversation used. Does not wait for a model that loads.

@@ -35,7 +35,7 @@ from hearth.store.kv_pending import Put, Use
 from hearth.store.kv_readers import Readers
 from hearth.store.kv_writer import KvWriter, Limits
 
-__all__ = ["Entries", "KvBlock", "KvBlockStore", "KvStats"]
+__all__ = ["Entries", "KvBlock", "KvBlockStore", "KvOwned", "KvStats"]
 
 CLOSE_TIMEOUT_S = 5.0
 MAX_PREPARED_BYTES = 32 << 20  # of one buffer
@@ -58,6 +58,16 @@ class KvStats:
     n_dropped: int  # given to ``put`` and not stored
     n_evicted: int
     n_damaged: int
+
+
+@dataclass(frozen=True, slots=True)
+class KvOwned:
+    """What an owner has on disk, and what of that others own too. Bytes are bytes of payload."""
+
+    n_blocks: int
+    n_bytes: int
+    n_shared_blocks: int
+    n_shared_bytes: int
 
 
 class KvBlockStore:
@@ -289,6 +299,10 @@ class KvBlockStore:
                 n_evicted=counts["evicted"],
                 n_damaged=counts["damaged"],
             )
+
+    def owned(self, owner: str) -> KvOwned:
+        """How much is on disk of ``owner``; what is not written yet does not count."""
+        return KvOwned(*self._ask(lambda: self._index.owned(_owner(owner)), (0, 0, 0, 0)))
 
     def close(self) -> None:
         """Writes what is pending, for at most CLOSE_TIMEOUT_S, and closes. Idempotent; afterwards nothing is found."""

@@ -40,6 +40,9 @@ _SCHEMA = (
 _FOUND = "SELECT key, entries, n_bytes FROM blocks WHERE parent = ? AND fingerprint = ? AND whole = ?"
 _UP_TO = f"{_FOUND} AND entries <= ? ORDER BY entries DESC LIMIT 1"
 _BEHIND = f"{_FOUND} AND entries > ? ORDER BY entries LIMIT 1"
+_OWNED = """SELECT count(*), coalesce(sum(n_bytes), 0), coalesce(sum(shared), 0), coalesce(sum(shared * n_bytes), 0)
+    FROM (SELECT n_bytes, EXISTS (SELECT 1 FROM owners WHERE key = blocks.key AND owner <> ?1) AS shared
+        FROM blocks WHERE key IN (SELECT key FROM owners WHERE owner = ?1))"""
 _RESULT_MASK = 0xFF  # an extended result code's low byte is the primary one
 _TROUBLES = {  # of the surroundings; any other error says that the file is not what we wrote
     sqlite3.SQLITE_BUSY,
@@ -167,6 +170,13 @@ class KvIndex:
         written = self._row("SELECT n_bytes FROM written WHERE day = ?", day)
         assert blocks is not None
         return int(blocks[0]), int(blocks[1]), int(written[0]) if written else 0
+
+    def owned(self, owner: bytes) -> tuple[int, int, int, int]:
+        """(blocks, payload bytes) of an owner, and how many of both others own too."""
+        row = self._row(_OWNED, owner)
+        assert row is not None
+        n_blocks, n_bytes, n_shared_blocks, n_shared_bytes = map(int, row)
+        return n_blocks, n_bytes, n_shared_blocks, n_shared_bytes
 
     def largest_bytes(self) -> int:
         """Payload of the largest block that is no whole state, 0 if there is none."""

@@ -17,6 +17,7 @@ from hearth.api.jobs import Stop
 from hearth.api.shapes import Ended, Said
 from hearth.background import Cancelled
 from hearth.chat_engine import ChatEngine, Wanted
+from hearth.kv_disk import PROGRAMS
 from hearth.models.errors import EngineError, RequestError
 from hearth.models.types import Failed, Finished, RequestHandle, SamplingParams, TextDelta, TokenLogprobs
 from hearth.multimodal.errors import PerceptionCancelled
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from hearth.multimodal.transcripts import SpeechOptions, Transcript
     from hearth.runtime import Runtime
 
-OWNER = "v1"  # of what is saved of API chats in the KV cache on disk
 REMEMBERED = 4096  # answers whose ids are known, transcripts, pieces of tokens
 K = TypeVar("K")
 V = TypeVar("V")
@@ -125,7 +125,7 @@ class Service:
                 param="logprobs",
                 code="unsupported",
             )
-        return Wanted(secrets.token_hex(8), sampling, call.max_tokens, call.stop, OWNER)
+        return Wanted(secrets.token_hex(8), sampling, call.max_tokens, call.stop, PROGRAMS)
 
     def _follow(self, chat: ChatEngine, handle: RequestHandle, stop: Stop) -> Iterator[Said | Ended]:
         ended = False

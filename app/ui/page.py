@@ -24,6 +24,7 @@ from hearth.ui.samples import Sample, find_samples, welcome
 
 if TYPE_CHECKING:
     from hearth.assistant import Assistant
+    from hearth.jobs import TurnJob
 
 REDRAW_S = 0.12  # at most 8 redraws a second: a slow browser must not fall behind
 WAIT_S = 1.0  # how long a follower sleeps when nothing happens before it looks whether it is still wanted
@@ -242,6 +243,8 @@ class Page:
                     view.whole = True
                 case "new":
                     view.conversation_id = None
+                case "fetch":  # the page waits for results on a stream that was closed; this opens it
+                    pass
                 case "sample":
                     sample = self._sample(key)
                     view.conversation_id = None
@@ -271,24 +274,32 @@ class Page:
         """Redraws the running turn until it ends, or until this page follows something else."""
         view = self._view(request)
         view.token += 1
-        token, conversation_id = view.token, view.conversation_id
-        job = self._chat.jobs.running(conversation_id) if conversation_id is not None else None
-        yield self._draw(view)  # it may have ended by now; and a generator that yields nothing empties every output
-        if job is None:
-            return
-        before = self._chat.history(view)
-        version = -1
+        job = self._running(view)
+        if job is not None:
+            yield from self._follow_job(view, job)
+        yield from self._settle(view)
+
+    def _follow_job(self, view: View, job: TurnJob) -> Iterator[list[Any]]:
+        followed = view.token, view.conversation_id
+        before, version = self._chat.history(view), -1
+        yield self._draw(view)
         while True:
             progress = job.wait(version, WAIT_S)
-            if view.token != token or view.conversation_id != conversation_id:
+            if progress.finished or (view.token, view.conversation_id) != followed:
                 return
-            if progress.finished:
-                break
             if progress.version != version:
                 version = progress.version
                 yield [before + self._chat.live(job), *[NO_CHANGE] * 4]
                 time.sleep(REDRAW_S)
-        yield self._draw(view)
+
+    def _settle(self, view: View) -> Iterator[list[Any]]:
+        """Draws the page, and again as long as it shows something else by the time that was sent: another follower's
+        last drawing may have been sent before. Nothing is resumed before its drawing is sent."""
+        drawn = None
+        while drawn != (now := (view.token, self._running(view))):
+            drawn = now
+            yield self._draw(view)
+        yield [NO_CHANGE] * 5  # Gradio sends the last values once more at the end, over what was drawn since
 
     def _restore(self, value: dict[str, Any] | None, request: gr.Request) -> Any:
         """Puts what was sent with a failed turn back into the box, unless something new stands there."""
@@ -309,12 +320,14 @@ class Page:
 
     def _draw(self, view: View) -> list[Any]:
         """Values for chat, box, meter, list and active marker."""
-        conversation_id = view.conversation_id
-        job = self._chat.jobs.running(conversation_id) if conversation_id is not None else None
+        conversation_id, job = view.conversation_id, self._running(view)
         messages = self._chat.history(view) + (self._chat.live(job) if job is not None else [])
         running = job is not None
         active = active_marker(conversation_id, self._chat.title(conversation_id), running=running)
         return [messages, _box(running=running), self._chat.meter(view), self._draw_list(view), active]
+
+    def _running(self, view: View) -> TurnJob | None:
+        return self._chat.jobs.running(view.conversation_id) if view.conversation_id is not None else None
 
     def _draw_list(self, view: View) -> str:
         conversations = self._chat.conversations(view.query)

@@ -5,6 +5,7 @@
   const ROOT = "/hearth";
   const STATUS_EVERY_MS = { ready: 15000, other: 700 };
   const CONFIRM_MS = 3500;
+  const REOPEN_MS = 300; // in which Gradio opens its stream for an event that it has just sent
   const NARROW = window.matchMedia("(max-width: 820px)");
 
   // ---- theme: the system's, until the user chooses
@@ -30,6 +31,60 @@
     if (window.hearthTrigger) window.hearthTrigger("click", command);
     else window.addEventListener("hearth-bridge", () => window.hearthTrigger("click", command), { once: true });
   }
+
+  // ---- results: Gradio's stream of them closes when nothing is pending, and nobody opens it again for an event that was
+  // sent just then. Another event does.
+
+  const plainFetch = window.fetch;
+  const waiting = new Set(); // events without a result
+  const early = new Set(); // results that came before their event had its name here
+  let openStreams = 0;
+
+  async function readResults(response) {
+    const reader = response.clone().body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (!line.startsWith("data:") || !line.includes("process_completed")) continue;
+        const { msg, event_id: event } = JSON.parse(line.slice(5));
+        if (msg === "process_completed" && !waiting.delete(event)) early.add(event);
+      }
+    }
+  }
+
+  function fetchLost() {
+    if (openStreams || !waiting.size) return;
+    waiting.clear(); // once for each: a server that was started anew knows nothing of them
+    send({ action: "fetch" });
+  }
+
+  function streamEnded() {
+    openStreams -= 1;
+    window.setTimeout(fetchLost, REOPEN_MS);
+  }
+
+  window.fetch = async (resource, options) => {
+    const address = String(resource.url ?? resource);
+    const streams = address.includes("/queue/data");
+    if (streams) openStreams += 1;
+    try {
+      const response = await plainFetch(resource, options);
+      if (streams) readResults(response).catch(() => {}).finally(streamEnded);
+      if (address.includes("/queue/join") && response.ok) {
+        const { event_id: event } = await response.clone().json().catch(() => ({}));
+        if (event && !early.delete(event)) waiting.add(event);
+        if (!openStreams) window.setTimeout(fetchLost, REOPEN_MS);
+      }
+      return response;
+    } catch (error) {
+      if (streams) streamEnded();
+      throw error;
+    }
+  };
 
   // ---- status line
 

@@ -12,8 +12,10 @@ from hearth import assets, doctor, machine
 from hearth.cli import main
 from hearth.devices import Device, devices
 from hearth.doctor import Finding, examine, line, to_dict
+from hearth.multimodal import faster_whisper_model
 from hearth.settings import Settings
 from hearth.store.lock import FolderLock
+from tests.multimodal.test_speech_header import write_converted
 
 
 def finding(name: str, **settings: Any) -> Finding:
@@ -23,7 +25,15 @@ def finding(name: str, **settings: Any) -> Finding:
 def test_every_finding_has_a_remedy_unless_all_is_well(tmp_path: Path) -> None:
     findings = examine(Settings(model=str(tmp_path / "nosuch.gguf"), data_dir=tmp_path / "new"))
     assert [one for one in findings if one.state == "fail" and not one.remedy] == []
-    assert {one.name for one in findings} >= {"versions", "memory", "llama.cpp", "model", "data folder", "disk"}
+    assert {one.name for one in findings} >= {
+        "versions",
+        "memory",
+        "llama.cpp",
+        "model",
+        "speech",
+        "data folder",
+        "disk",
+    }
     assert not (tmp_path / "new").exists()
 
 
@@ -72,6 +82,50 @@ def test_a_model_that_is_no_gguf_fails_with_its_path(tmp_path: Path) -> None:
     assert str(page) in told.detail
 
 
+def test_the_speech_model_is_named_with_its_backend(tmp_path: Path) -> None:
+    told = finding("speech", data_dir=tmp_path)
+    assert (told.state, told.remedy) == ("ok", "")
+    assert told.detail == "pocket by whisper, 21 MiB, English only"
+
+
+def test_a_speech_model_that_is_missing_or_damaged_fails_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    told = finding("speech", data_dir=tmp_path, speech_model="base")
+    assert told.state == "fail"
+    assert "hearth models pull whisper-base" in told.detail
+    damaged = tmp_path / "models" / "speech" / "whisper-base.pt"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"PK\x03\x04")
+    told = finding("speech", data_dir=tmp_path, speech_model="base")
+    assert told.state == "fail"
+    assert str(damaged) in told.detail
+    assert "hearth models pull whisper-base" in told.remedy
+    monkeypatch.setattr(assets, "pocket_dir", lambda: tmp_path)
+    assert "install again" in finding("speech", data_dir=tmp_path).remedy
+
+
+def test_a_speech_model_for_another_backend_fails_with_its_remedy(tmp_path: Path) -> None:
+    told = finding("speech", data_dir=tmp_path, speech_backend="faster-whisper")
+    assert told.state == "fail"
+    assert "HEARTH_SPEECH_BACKEND=auto" in told.remedy
+    (tmp_path / "model.bin").touch()
+    told = finding("speech", data_dir=tmp_path, speech_model=str(tmp_path))
+    assert told.state == "fail"
+    assert "faster-whisper" in told.detail
+
+
+def test_a_model_of_faster_whisper_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faster_whisper_model, "is_installed", lambda: True)
+    folder = write_converted(tmp_path / "converted")
+    told = finding("speech", data_dir=tmp_path, speech_model=str(folder))
+    assert told.state == "ok"
+    assert "by faster-whisper" in told.detail
+    (folder / "model.bin").write_bytes(b"html")
+    assert finding("speech", data_dir=tmp_path, speech_model=str(folder)).state == "fail"
+
+
 def test_data_folder_in_use_or_in_the_way(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     try:
@@ -112,3 +166,13 @@ def test_the_command_prints_json_and_fails_with_its_findings(
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is False
     assert any("nosuch.gguf" in one["detail"] for one in told["findings"])
+
+
+def test_the_command_looks_at_the_speech_model_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nosuch.pt"
+    assert main(["doctor", "--json", "--speech-model", str(path), "--data-dir", str(tmp_path / "data")]) == 1
+    (told,) = (one for one in json.loads(capsys.readouterr().out)["findings"] if one["name"] == "speech")
+    assert told["state"] == "fail"
+    assert str(path) in told["detail"]

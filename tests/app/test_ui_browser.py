@@ -383,6 +383,36 @@ def test_another_chat_can_be_used_while_one_runs(page: Any) -> None:
     expect(page.locator(".hearth-figures")).to_contain_text("stopped")
 
 
+def test_a_click_counts_though_the_stream_of_results_closes_at_that_moment(browser: Any, site: Site) -> None:
+    """As Gradio's does when the event before has just ended; its client then waits for ever."""
+    kept = site.assistant.conversations.create("Kept")
+    site.assistant.conversations.append(kept.id, "user", "Is it kept?")
+    site.assistant.conversations.append(kept.id, "assistant", "It is kept.")
+    closing = 'data: {"msg":"close_stream"}\n\n'
+    closed: list[str] = []
+
+    def close(route: Any) -> None:
+        closed.append(route.request.url)
+        route.fulfill(status=200, content_type="text/event-stream", body=closing)
+
+    with opened(browser, site) as page:
+        open_streams: set[Any] = set()
+        page.on("request", lambda one: open_streams.add(one) if "/queue/data" in one.url else None)
+        page.on("requestfinished", lambda one: open_streams.discard(one))
+        page.on("requestfailed", lambda one: open_streams.discard(one))
+        link = page.locator(".hearth-conversation .open", has_text="Kept")
+        link.wait_for()
+        quiet = 0
+        while quiet < 10:  # until what the page does at its start is over
+            page.wait_for_timeout(100)
+            quiet = 0 if open_streams else quiet + 1
+        page.route("**/queue/data?*", close, times=1)
+        link.click()
+        expect(answers(page)).to_contain_text("It is kept.")
+    assert len(closed) == 1
+    site.assistant.conversations.delete(kept.id)
+
+
 def test_chats_survive_a_restart_of_the_server(page: Any, site: Site) -> None:
     ask(page, "Remember the lighthouse")
     expect(answers(page)).to_contain_text("You said: Remember the lighthouse")

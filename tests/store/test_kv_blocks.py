@@ -25,7 +25,7 @@ import pytest
 
 from hearth.store import kv_files, kv_writer
 from hearth.store.errors import StoreError
-from hearth.store.kv_blocks import KvBlock, KvBlockStore
+from hearth.store.kv_blocks import KvBlock, KvBlockStore, KvOwned
 from hearth.store.kv_keys import decode, encode
 
 N_KILLS = 10
@@ -344,6 +344,18 @@ def test_while_a_child_is_pending_its_parent_is_not_replaced(store: KvBlockStore
 
 
 # forgetting
+
+
+def test_what_an_owner_has_is_counted_and_what_others_share_of_it(store: KvBlockStore) -> None:
+    put_chain(store, [1, 2], [3, 4], owner="one", n_bytes=100)
+    put_chain(store, [1, 2], [5, 6], [7], owner="other", n_bytes=100)
+    put_chain(store, [8], n_bytes=100)
+    assert store.flush(10)
+    assert store.owned("one") == KvOwned(2, 200, 1, 100)
+    assert store.owned("other") == KvOwned(3, 300, 1, 100)
+    assert store.owned("nobody") == KvOwned(0, 0, 0, 0)
+    assert store.forget_owner("other") == 2
+    assert store.owned("one") == KvOwned(2, 200, 0, 0)
 
 
 def test_forgetting_removes_what_only_one_used(store: KvBlockStore, folder: Path) -> None:
