@@ -55,6 +55,8 @@ class Sequence:
         self.cancelled = False
         self.is_forgotten = False  # its owner is: nothing of it is saved any more
         self.events: SimpleQueue[EngineEvent] = SimpleQueue()
+        self._sink: Callable[[list[EngineEvent]], None] | None = None  # gets them instead of ``events``
+        self._sending = threading.Lock()  # guards both
         self._unsent: list[EngineEvent] = []
         self._sent_s = 0.0
         self._sent_text = False  # so that the first word never waits
@@ -188,9 +190,23 @@ class Sequence:
             return
         self._sent_s = now
         self._sent_text = bool(self._text)
-        for event in self._unsent:
-            self.events.put(event)
-        self._unsent.clear()
+        unsent, self._unsent = self._unsent, []
+        with self._sending:
+            if self._sink is not None:
+                self._sink(unsent)
+            else:
+                for event in unsent:
+                    self.events.put(event)
+
+    def deliver_to(self, sink: Callable[[list[EngineEvent]], None]) -> None:
+        """Hands what happened, and from now on what happens, to ``sink``, on the thread on which it does."""
+        with self._sending:
+            before: list[EngineEvent] = []
+            while not self.events.empty():
+                before.append(self.events.get())
+            if before:
+                sink(before)
+            self._sink = sink
 
     def report_prefill(self) -> None:
         """Tells how much of the prompt is in the KV cache."""
@@ -288,6 +304,11 @@ class SequenceHandle:
             yield event
             if isinstance(event, Finished | Failed):
                 return
+
+    def deliver_to(self, sink: Callable[[list[EngineEvent]], None]) -> None:
+        """Instead of ``events``: ``sink`` is called with what happens, in order, mostly on the engine's thread, which
+        waits meanwhile. It must not raise."""
+        self._sequence.deliver_to(sink)
 
     def cancel(self) -> None:
         """Ends the request with Finished(reason="cancelled"), in prefill too. Any thread, any time."""

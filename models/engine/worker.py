@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -96,7 +97,12 @@ class Outbox:
     def put(self, message: object) -> None:
         """Returns when the message is in the pipe, or another thread has seen to it or is about to. Never from the
         thread that reads: the parent might be writing too."""
-        self._queue.put(message)
+        self.put_all((message,))
+
+    def put_all(self, given: Iterable[object]) -> None:
+        """As ``put``, in order."""
+        for message in given:
+            self._queue.put(message)
         # looked at again after every release: somebody may have put a message and found the lock taken
         while not self._queue.empty() and self._writing.acquire(blocking=False):
             try:
@@ -320,20 +326,31 @@ class Worker:
         try:
             handle = self._loaded.submit(replace(request, segments=segments))
         except Exception as error:
+            self._requests.pop(served.serial, None)
             self._outbox.put(messages.Answer(served.serial, error=_record(error)))
-        else:
-            served.handle = handle
-            self._outbox.put(messages.Answer(served.serial))
-            self._pass_on(served, handle)
+            return
+        served.handle = handle
+        self._outbox.put(messages.Answer(served.serial))
+        deliver_to = getattr(handle, "deliver_to", None)
+        if deliver_to is not None:
+            # written by the engine's own thread: to wake another would cost its tokens more than to write them
+            deliver_to(partial(self._pass_on, served))
+            return
+        try:
+            for event in handle.events():
+                self._pass_on(served, [event])
+        except Exception as error:  # the parent waits for an end, whatever happens here
+            self._outbox.put(messages.Failure(served.serial, _record(error)))
         finally:
             self._requests.pop(served.serial, None)
 
-    def _pass_on(self, served: Served, handle: RequestHandle) -> None:
+    def _pass_on(self, served: Served, events: list[EngineEvent]) -> None:
         try:
-            for event in handle.events():
-                self._outbox.put(served.message_of(event))
+            self._outbox.put_all([served.message_of(event) for event in events])
         except Exception as error:  # the parent waits for an end, whatever happens here
             self._outbox.put(messages.Failure(served.serial, _record(error)))
+        if events and isinstance(events[-1], Finished | Failed):
+            self._requests.pop(served.serial, None)
 
     def _call(self, call: messages.Call) -> None:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -406,3 +408,25 @@ def test_nothing_reaches_stderr(
     assert captured.err == ""
     assert captured.out == ""
     assert any(record.name == "hearth.llama" for record in caplog.records)
+
+
+def test_events_may_be_delivered_instead_of_read(engine: LlamaEngine) -> None:
+    prompt = TextSegment(prompt_tokens(30))
+    read = finish(engine, prompt, max_tokens=20)
+    delivered: list[EngineEvent] = []
+    ended = threading.Event()
+
+    def take(events: list[EngineEvent]) -> None:
+        delivered.extend(events)
+        if isinstance(delivered[-1], Finished | Failed):
+            ended.set()
+
+    handle = engine.submit(GenerationRequest("r", (prompt,), max_tokens=20))
+    time.sleep(0.01)  # some of them have happened by now
+    handle.deliver_to(take)
+    assert ended.wait(10)
+    last = delivered[-1]
+    assert isinstance(last, Finished)
+    assert last.tokens == read.tokens
+    assert "".join(event.text for event in delivered if isinstance(event, TextDelta)) == last.text
+    assert delivered[0] == PrefillProgress(29, 30)
