@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -421,15 +422,26 @@ class LlamaContext:
             raise EngineError("the context is closed")
         return self._handle
 
-    def warm_up(self) -> None:
-        """Decodes a token and forgets it: the first decode takes twice as long as the second.
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """For one token at a time, and for prompts, from the next decode on."""
+        native.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
+
+    def warm_up(self) -> float:
+        """Decodes a token twice and forgets it: the first decode takes twice as long as the second, whose seconds it
+        returns.
 
         On the thread that will decode. OpenMP has a team of threads for each thread that asks for one, and lets all of
         them sleep at once when they are more than the processors, which halves the speed.
         """
         zero, last = np.zeros(1, np.int32), np.full(1, self.options.n_seq_max - 1, np.int32)
-        self.decode_tokens(zero, zero, last, np.ones(1, np.int8))
+        elapsed_s = 0.0
+        for position in (0, 1):
+            started_s = time.perf_counter()
+            self.decode_tokens(zero, zero + position, last, np.ones(1, np.int8))
+            self.logits(0)  # an accelerator has not finished before
+            elapsed_s = time.perf_counter() - started_s
         self.clear()
+        return elapsed_s
 
     def decode_tokens(
         self,

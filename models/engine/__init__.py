@@ -12,6 +12,7 @@ prompt.py        segments as a flat list of cache entries, with positions
 runner.py        carries out a chunk on the context: tensors, no policy
 kv_cells.py      cuts, copies, saves and loads what sequences hold, shared or separate
 kv_state.py      what llama.cpp's saved states look like inside
+threads.py       how many threads pay off beside other programs: policy, no threads
 speculation.py   guesses of what follows, and whether they pay: policy, no tensors
 draft.py         a small model that guesses
 request_checks.py  parameters of a request against their ranges

@@ -20,6 +20,7 @@ from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence
 from hearth.models.engine.speculation import Speculation, StepCosts
+from hearth.models.engine.threads import SLOW, ThreadChoice
 from hearth.models.errors import EngineError, HearthError
 from hearth.models.llama import DecodeStatus
 from hearth.models.types import CacheReport, FinishReason, MediaEmbeddings
@@ -72,9 +73,30 @@ class EngineCore:
             interruptible=sliceable,
         )
         self._costs = StepCosts()
+        self._threads = ThreadChoice(context.options.n_threads)
         self._encode_s = 0.0  # what the last picture took
         self._looks_up = options.prompt_lookup and sliceable
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="hearth-encode")
+
+    def warm_up(self) -> None:
+        """Before the first request: finds out what a token takes, and whether all threads are worth having."""
+        n_threads = self._threads.n_threads
+        elapsed_s = self._context.warm_up()
+        if n_threads == 1:
+            return
+        self._context.set_threads(1, 1)
+        alone_s = self._context.warm_up()
+        self._threads = ThreadChoice(n_threads, min(elapsed_s, alone_s))
+        if alone_s < elapsed_s / SLOW:
+            self._threads.start_crowded()
+        self._set_threads()
+
+    def _set_threads(self) -> None:
+        options, n_threads = self._context.options, self._threads.n_threads
+        is_crowded = n_threads < options.n_threads
+        self._context.set_threads(n_threads, n_threads if is_crowded else options.n_threads_batch)
+        why = "other programs are busy" if is_crowded else "the machine is quiet"
+        logger.info("%s: %d of %d threads", why, n_threads, options.n_threads)
 
     @property
     def has_work(self) -> bool:
@@ -144,6 +166,7 @@ class EngineCore:
             "waiting": len(self._scheduler.waiting),
             "cells_held": self._cache.cells_held(),
             "cells": self._context.n_ctx,
+            "threads": self._threads.n_threads,
         }
 
     def start_over(self, error: Exception) -> None:
@@ -313,6 +336,9 @@ class EngineCore:
         else:
             self._scheduler.answers_took(elapsed_s)
             self._costs.measured(len(chunks), n_guesses, elapsed_s)
+            depth = max(chunk.position for chunk in chunks)
+            if self._threads.measured(len(chunks) + n_guesses, depth, elapsed_s):
+                self._set_threads()
 
     def _postprocess(self, chunk: Chunk, row: int, elapsed_s: float) -> None:
         sequence = chunk.sequence

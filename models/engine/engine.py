@@ -85,7 +85,7 @@ class LlamaEngine:
             raise
         engine = cls(parts, options, store)
         try:
-            engine._on_thread(parts.context.warm_up)
+            engine._on_thread(engine._core.warm_up)
         except BaseException:
             engine.close()
             raise
