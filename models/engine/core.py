@@ -82,6 +82,7 @@ class EngineCore:
         """Before the first request: finds out what a token takes, and whether all threads are worth having."""
         n_threads = self._threads.n_threads
         elapsed_s = self._context.warm_up()
+        self._scheduler.answers_took(elapsed_s)  # else the first answers would let no prompt be read beside them
         if n_threads == 1:
             return
         self._context.set_threads(1, 1)

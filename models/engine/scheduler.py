@@ -19,7 +19,9 @@ MIN_CHUNK_TOKENS = 64  # shorter chunks use the processor badly
 MIN_LEARNT_TOKENS = 8  # a shorter chunk says little about what a token of a prompt takes
 FIRST_CHUNK_TOKENS = 32  # where a step cannot be interrupted, until steps were measured
 MAX_GAP = 2.2  # a step with answers in it may take so many times what their readers wait without prompts
-MAX_YOUNG_GAP_S = 0.25  # if none of the answers had begun when the prompts came: as fast as people read
+# if none of the answers had begun when the prompts came: as fast as people read, for each other chat, because nobody
+# reads several at once
+MAX_YOUNG_GAP_S = 0.25
 SHARED_TOKEN_COST = 1.5  # of a prompt's token beside answers, in tokens of a chunk by itself, until it was measured
 # Kernels for repacked weights take four rows at once. Measured, 0.5 B Q4_0, two cores, ms a step of 1 to 9 rows:
 # 12.5 18.8 25.7 28.0 35.0 41.4 48.4 48.6 55.3
@@ -169,8 +171,9 @@ class Scheduler:
         """Tokens of prompts that fit beside answers without making them stutter."""
         usual_s = max(self._answer_step_s or 0.0, SEND_EVERY_S)
         newest_s = max((sequence.submitted_s for sequence in prompts), default=0.0)
+        n_others = len(answers) + len(prompts) - 1
         is_young = all(answer.has_begun_after(newest_s) for answer in answers)
-        gap_s = max(MAX_GAP * usual_s, MAX_YOUNG_GAP_S if is_young else 0.0)
+        gap_s = max(MAX_GAP * usual_s, n_others * MAX_YOUNG_GAP_S if is_young else 0.0)
         token_s = self._shared_token_s or SHARED_TOKEN_COST * (self.prefill_token_s or 0.0)
         room = 0
         if self._answer_step_s is not None and token_s:

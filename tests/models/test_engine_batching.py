@@ -267,6 +267,13 @@ def test_answers_that_began_after_a_prompt_came_wait_longer_for_it() -> None:
     assert room(scheduler, [Timed(0.0, 1.0)], [Timed(2.0)]) == 7
     assert room(scheduler, [Timed(0.0, 3.0)], [Timed(2.0)]) > 40
     assert room(scheduler, [Timed(0.0, 3.0), Timed(0.0, 1.0)], [Timed(2.0)]) < 10, "one has a reader by then"
+    assert room(scheduler, [Timed(0.0, 3.0)] * 4, [Timed(2.0)] * 4) > 300, "nobody reads eight at once"
+
+
+def test_the_first_answers_let_prompts_be_read_beside_them(load_engine: LoadEngine) -> None:
+    scheduler = load_engine()._core._scheduler
+    scheduler.prefill_token_s = 0.0001
+    assert room(scheduler, [Timed(0.0, 1.0)], [Timed(2.0)]) > 100, "no step of answers alone was needed"
 
 
 def test_the_first_word_comes_at_once_and_fast_ones_together() -> None:
