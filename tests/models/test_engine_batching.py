@@ -250,7 +250,7 @@ def test_prompts_beside_answers_take_what_keeps_these_even() -> None:
     assert room(scheduler, [answer], [newcomer]) == 3, "nothing is known yet"
     scheduler.answers_took(0.013)
     scheduler.prefill_token_s = 0.0033
-    assert room(scheduler, [answer], [newcomer]) == 7
+    assert room(scheduler, [answer], [newcomer]) == 15
     scheduler._shared_token_s = 0.02
     assert room(scheduler, [answer], [newcomer]) == 3, "at least what fills the kernels' rows"
     scheduler._shared_token_s = 0.0001
@@ -264,9 +264,9 @@ def test_answers_that_began_after_a_prompt_came_wait_longer_for_it() -> None:
     scheduler = Scheduler(max_running=4, max_chunk_tokens=512)
     scheduler.answers_took(0.013)
     scheduler._shared_token_s = 0.005
-    assert room(scheduler, [Timed(0.0, 1.0)], [Timed(2.0)]) == 7
+    assert room(scheduler, [Timed(0.0, 1.0)], [Timed(2.0)]) == 15
     assert room(scheduler, [Timed(0.0, 3.0)], [Timed(2.0)]) > 40
-    assert room(scheduler, [Timed(0.0, 3.0), Timed(0.0, 1.0)], [Timed(2.0)]) < 10, "one has a reader by then"
+    assert room(scheduler, [Timed(0.0, 3.0), Timed(0.0, 1.0)], [Timed(2.0)]) < 20, "one has a reader by then"
     assert room(scheduler, [Timed(0.0, 3.0)] * 4, [Timed(2.0)] * 4) > 300, "nobody reads eight at once"
 
 
