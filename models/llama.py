@@ -527,14 +527,14 @@ class LlamaContext:
         """Lets ``target`` share positions [start, end) of ``source``; -1 as ``end`` is all that follow."""
         native.llama_memory_seq_cp(self._memory, source, target, start, end)
 
-    def seq_state(self, seq_id: int) -> bytes:
-        """What a sequence holds, to be given to ``set_seq_state``; empty if llama.cpp gives nothing."""
+    def seq_state(self, seq_id: int) -> memoryview:
+        """What a sequence holds, read-only, to be given to ``set_seq_state``; empty if llama.cpp gives nothing."""
         handle = self.handle
         size = int(native.llama_state_seq_get_size(handle, seq_id))
         buffer = np.empty(size, np.uint8)
         pointer = ctypes.cast(buffer.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
         written = int(native.llama_state_seq_get_data(handle, pointer, size, seq_id))
-        return buffer[:written].tobytes()
+        return buffer[:written].data.toreadonly()
 
     def set_seq_state(self, seq_id: int, state: bytes | memoryview) -> bool:
         """Replaces what a sequence holds. False: refused (another KV type, no room); it is empty then.

@@ -152,7 +152,8 @@ class KvBlockStore:
         owner: str | None = None,
         whole: bool = False,
     ) -> str:
-        """Keeps a block below ``parent`` ("" for a first one) and returns its key; it is written behind.
+        """Keeps a block below ``parent`` ("" for a first one) and returns its key; it is written behind. A payload that
+        is read-only may not be changed by others either.
 
         One that is there already is marked as used and given the owner. One whose parent is not there is not kept.
         Raises ValueError for entries, parent or ``whole`` that make no block.
@@ -166,7 +167,8 @@ class KvBlockStore:
         elif self._writer.refuses(memoryview(payload).nbytes) or not self._may_stand_on(above, model):
             self._writer.count("dropped")
         else:
-            data = payload if isinstance(payload, bytes) else bytes(payload)
+            is_final = isinstance(payload, bytes) or (payload.readonly and payload.format == "B")
+            data = payload if is_final else bytes(payload)
             owners = set() if owner is None else {_owner(owner)}
             self._writer.enqueue(Put(key, model, above, encoded, data, whole, owners))
         return key.hex()

@@ -110,7 +110,7 @@ class KvChange:
         """(key, payload bytes) of the block used longest ago that no other stands on and that is not in ``kept``."""
         cursor = self._connection.execute(_LEAVES)
         try:
-            return next(((_key(key), _count(n_bytes)) for key, n_bytes in cursor if key not in kept), None)
+            return next(((_key(key), checked_number(n_bytes)) for key, n_bytes in cursor if key not in kept), None)
         finally:
             cursor.close()
 
@@ -138,11 +138,11 @@ class KvChange:
         return set(self._keys("SELECT key FROM blocks WHERE parent = ?", key))
 
     def total_bytes(self) -> int:
-        return _count(self._connection.execute("SELECT coalesce(sum(n_bytes), 0) FROM blocks").fetchone()[0])
+        return checked_number(self._connection.execute("SELECT coalesce(sum(n_bytes), 0) FROM blocks").fetchone()[0])
 
     def written_bytes(self, day: int) -> int:
         row = self._connection.execute("SELECT n_bytes FROM written WHERE day = ?", (day,)).fetchone()
-        return _count(row[0]) if row else 0
+        return checked_number(row[0]) if row else 0
 
     def note_written(self, day: int, n_bytes: int) -> None:
         """Adds to what was written on ``day``; other days are forgotten."""
@@ -163,7 +163,8 @@ def _key(value: Any) -> bytes:
     return value
 
 
-def _count(value: Any) -> int:
+def checked_number(value: Any) -> int:
+    """SQLite gives what it finds in a damaged file, of whatever type. Raises DamagedIndexError."""
     if not isinstance(value, int):
         raise DamagedIndexError("a number of another form")
     return value

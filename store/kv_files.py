@@ -42,7 +42,7 @@ class BlockFiles:
         name = key.hex()
         return self._folder / name[:2] / name
 
-    def write(self, key: bytes, fingerprint: bytes, payload: bytes) -> None:
+    def write(self, key: bytes, fingerprint: bytes, payload: bytes | memoryview) -> None:
         """Writes a block whole or not at all: temporary file, rename. Raises OSError.
 
         Not forced to the disk: what a power cut leaves incomplete is found by its checksum and is a miss.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hearth.store.errors import StoreError, from_os_error
-from hearth.store.kv_changes import DamagedIndexError, KvChange
+from hearth.store.kv_changes import DamagedIndexError, KvChange, checked_number
 from hearth.store.kv_keys import block_key, common_length
 from hearth.store.kv_match import Candidate
 
@@ -169,20 +169,20 @@ class KvIndex:
         blocks = self._row("SELECT count(*), coalesce(sum(n_bytes), 0) FROM blocks")
         written = self._row("SELECT n_bytes FROM written WHERE day = ?", day)
         assert blocks is not None
-        return int(blocks[0]), int(blocks[1]), int(written[0]) if written else 0
+        return checked_number(blocks[0]), checked_number(blocks[1]), checked_number(written[0]) if written else 0
 
     def owned(self, owner: bytes) -> tuple[int, int, int, int]:
         """(blocks, payload bytes) of an owner, and how many of both others own too."""
         row = self._row(_OWNED, owner)
         assert row is not None
-        n_blocks, n_bytes, n_shared_blocks, n_shared_bytes = map(int, row)
+        n_blocks, n_bytes, n_shared_blocks, n_shared_bytes = map(checked_number, row)
         return n_blocks, n_bytes, n_shared_blocks, n_shared_bytes
 
     def largest_bytes(self) -> int:
         """Payload of the largest block that is no whole state, 0 if there is none."""
         row = self._row("SELECT coalesce(max(n_bytes), 0) FROM blocks WHERE whole = 0")
         assert row is not None
-        return int(row[0])
+        return checked_number(row[0])
 
     def _row(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
         with self._read_lock, _translated():

@@ -14,7 +14,7 @@ class Put:
     fingerprint: bytes
     parent: bytes
     encoded: bytes
-    payload: bytes
+    payload: bytes | memoryview  # that nobody changes any more
     whole: bool
     owners: set[bytes] = field(default_factory=set)
 

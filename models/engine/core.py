@@ -20,7 +20,7 @@ from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence
 from hearth.models.engine.speculation import Speculation, StepCosts
-from hearth.models.engine.threads import SLOW, ThreadChoice
+from hearth.models.engine.threads import ThreadChoice
 from hearth.models.errors import EngineError, HearthError
 from hearth.models.llama import DecodeStatus
 from hearth.models.types import CacheReport, FinishReason, MediaEmbeddings
@@ -86,10 +86,7 @@ class EngineCore:
         if n_threads == 1:
             return
         self._context.set_threads(1, 1)
-        alone_s = self._context.warm_up()
-        self._threads = ThreadChoice(n_threads, min(elapsed_s, alone_s))
-        if alone_s < elapsed_s / SLOW:
-            self._threads.start_crowded()
+        self._threads.compare(elapsed_s, self._context.warm_up())
         self._set_threads()
 
     def _set_threads(self) -> None:

@@ -47,7 +47,7 @@ class KvCells(ABC):
     def end_dump(self) -> None:
         """A sequence was saved: what was kept to save more of it may go."""
 
-    def dump_whole(self, seq_id: int) -> bytes:
+    def dump_whole(self, seq_id: int) -> bytes | memoryview:
         """All of a sequence, of a model that cannot be sliced."""
         return self._context.seq_state(seq_id)
 
@@ -97,7 +97,7 @@ class SharedCells(KvCells):
         self._scratch_id = scratch_id
         self._n_swa = n_swa
 
-    def dump(self, seq_id: int, start: int, end: int) -> bytes:
+    def dump(self, seq_id: int, start: int, end: int) -> bytes | memoryview:
         """See KvCells. With a sliding window, a block may not be longer than that."""
         self._context.seq_cp(seq_id, self._scratch_id, start, end)
         is_there = self._context.seq_pos_min(self._scratch_id) == start

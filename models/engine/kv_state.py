@@ -73,8 +73,8 @@ def read_state(state: bytes | memoryview) -> SequenceState:
 
 
 def write_state(parts: Sequence[SequenceState], n_streams: int = 1) -> memoryview:
-    """``parts`` one behind the other, as a context with so many streams takes it. Raises StrangeStateError if they are
-    of different models."""
+    """``parts`` one behind the other, as a context with so many streams takes it, read-only. Raises StrangeStateError
+    if they are of different models."""
     first = parts[0]
     if any(_shape(part) != _shape(first) for part in parts[1:]):
         raise StrangeStateError("parts of different models, or with different KV types, cannot be joined")
@@ -94,7 +94,7 @@ def write_state(parts: Sequence[SequenceState], n_streams: int = 1) -> memoryvie
         flat = np.frombuffer(chunk, np.uint8) if isinstance(chunk, bytes) else chunk
         written[at : at + flat.size].reshape(flat.shape)[...] = flat
         at += flat.size
-    return written.data
+    return written.data.toreadonly()
 
 
 def _shape(state: SequenceState) -> tuple[object, ...]:

@@ -27,21 +27,24 @@ class ThreadChoice:
     one thread alone takes as long, it was no crowd but a longer text than any before.
     """
 
-    def __init__(self, n_threads: int, usual_s: float | None = None) -> None:
-        """``usual_s`` is what a step of one row at the beginning of a text takes with all threads, at most."""
+    def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
         self._all = n_threads
         # with all threads, by rows and by how often the depth of the text is a double of ROOM_TOKENS
-        self._usual_s: dict[tuple[int, int], float] = {} if usual_s is None else {(1, 0): usual_s}
+        self._usual_s: dict[tuple[int, int], float] = {}
         self._slow_s: list[float] = []  # times of slow steps with all threads
         self._fewer_s: list[float] = []  # of the first steps with fewer
+        self._to_beat: tuple[tuple[int, int], float] | None = None  # a kind of step and its time with fewer
         self._patience = N_SLOW
         self._rest_s = FIRST_REST_S
         self._until_s = 0.0  # when all threads are tried again
 
-    def start_crowded(self) -> None:
-        """The machine was found to be busy: begins with fewer."""
-        self._lower(time.monotonic(), self._all // 2)
+    def compare(self, all_s: float, one_s: float) -> None:
+        """Takes what a step of one row takes with all threads and with one, before the first request."""
+        self._usual_s[1, 0] = min(all_s, one_s)
+        if self._all > 1 and one_s < HELPS * all_s:
+            self._slow_s = [all_s]
+            self._lower(time.monotonic(), self._all // 2)
 
     def measured(self, n_rows: int, depth: int, elapsed_s: float, now_s: float | None = None) -> bool:
         """Learns from a step of ``n_rows`` rows, the farthest ``depth`` tokens into its text. True: ``n_threads`` is
@@ -57,12 +60,13 @@ class ThreadChoice:
         return self.n_threads != before
 
     def _with_all(self, kind: tuple[int, int], elapsed_s: float, now_s: float) -> None:
-        if elapsed_s > SLOW * self._bound_s(kind) + SLOW_S:
+        is_beaten = self._to_beat is not None and self._to_beat[0] == kind and self._to_beat[1] < HELPS * elapsed_s
+        if is_beaten or elapsed_s > SLOW * self._bound_s(kind) + SLOW_S:
             self._slow_s.append(elapsed_s)
             if len(self._slow_s) >= self._patience:
                 self._lower(now_s, self._all // 2)
             return
-        self._patience = N_SLOW
+        self._patience, self._to_beat = N_SLOW, None
         usual_s = self._usual_s.get(kind, elapsed_s)
         self._usual_s[kind] = usual_s + SMOOTHING * (elapsed_s - usual_s)
         if self._slow_s:
@@ -88,6 +92,8 @@ class ThreadChoice:
         elif best_s > HELPS * min(self._slow_s, default=math.inf):
             self._usual_s[kind] = min(self._slow_s)
             self._raise()
+        else:
+            self._to_beat = kind, best_s
 
     def _bound_s(self, kind: tuple[int, int]) -> float:
         """What a step takes on a quiet machine: as such steps did, or at most what other ones let expect."""

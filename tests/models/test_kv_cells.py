@@ -116,7 +116,7 @@ def test_parts_joined_again_are_the_whole(context: LlamaContext) -> None:
 @pytest.mark.parametrize("damage", [lambda s: s[:-1], lambda s: s[:20], lambda _: b"", lambda s: s + b"more"])
 def test_what_is_no_state_is_strange(context: LlamaContext, damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(StrangeStateError):
-        read_state(damage(context.seq_state(1)))
+        read_state(damage(bytes(context.seq_state(1))))
 
 
 def test_no_bytes_whatsoever_are_read_beyond_their_end(context: LlamaContext) -> None:

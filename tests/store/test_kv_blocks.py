@@ -728,12 +728,25 @@ def without_a_table(path: Path) -> None:
         index.execute("DROP TABLE owners")
 
 
+def with_bytes_for_a_number(path: Path) -> None:
+    """As a flipped bit leaves it: no statement could, with the table as it is."""
+    for statement in (
+        "UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'blocks'",
+        "UPDATE blocks SET n_bytes = x'00c800'",
+        "UPDATE sqlite_schema SET sql = sql || ' STRICT' WHERE name = 'blocks'",
+    ):
+        with closing(sqlite3.connect(path)) as index, index:
+            index.execute("PRAGMA writable_schema = ON")
+            index.execute(statement)
+
+
 def cut_in_half(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
 @pytest.mark.parametrize(
-    "damage", [not_a_database, of_another_program, of_a_newer_version, without_a_table, cut_in_half]
+    "damage",
+    [not_a_database, of_another_program, of_a_newer_version, without_a_table, with_bytes_for_a_number, cut_in_half],
 )
 def test_an_index_that_is_not_ours_is_begun_anew(
     folder: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
