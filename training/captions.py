@@ -1,4 +1,4 @@
-"""Captions of scenes, for the contrastive stage and for searching pictures by text."""
+"""Captions of scenes, for the contrast with captions and for searching pictures by text."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class EngineCore:
         self._fail(list(self._scheduler.running), error)
         while self._scheduler.waiting:
             self._scheduler.waiting.popleft().fail(EngineError(f"the engine failed ({error}); ask again"))
-        self._context.clear()
+        self._cells.clear()
         for slot in self._cache.sequences:
             self._cache.clear(slot)
 

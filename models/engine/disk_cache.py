@@ -318,6 +318,7 @@ class DiskCache:
     def drop_saves(self) -> None:
         """Forgets what was planned to be saved."""
         self._saves.clear()
+        self._cells.end_dump()
 
     def forget(self, owner: str) -> int:
         """Deletes the blocks that only ``owner`` uses, planned ones too."""

@@ -83,6 +83,10 @@ class KvCells(ABC):
         """Empties a sequence."""
         self._context.seq_rm(seq_id, -1)
 
+    def clear(self) -> None:
+        """Empties all sequences."""
+        self._context.clear()
+
     def num_positions(self, seq_id: int) -> int:
         return self._context.seq_pos_max(seq_id) + 1
 
@@ -224,6 +228,11 @@ class SeparateCells(KvCells):
         self._forget_dump(seq_id)
         self.drop_load(seq_id)
         super().forget(seq_id)
+
+    def clear(self) -> None:
+        self.end_dump()
+        self._loaded.clear()
+        super().clear()
 
     def _forget_dump(self, seq_id: int) -> None:
         if self._dumped is not None and self._dumped[0] == seq_id:

@@ -212,6 +212,15 @@ def test_pictures_with_rows_and_columns_come_back(load: Load, tmp_path: Path) ->
     assert_alike(restored, answer(load(path, kv_unified=True, kv_min_worth_s=100.0), *longer))
 
 
+def test_after_a_fault_nothing_that_was_held_is_saved_as_something_else(load: Load) -> None:
+    engine = load()
+    answer(engine, TextSegment(tokens(300)), n=2)
+    cells = engine._core._cells
+    assert cells.dump(0, 0, 256)  # what it holds is remembered, as between two blocks of one save
+    engine._core.start_over(RuntimeError("a fault"))
+    assert not cells.dump(0, 0, 256)
+
+
 @pytest.mark.parametrize("write", [tiny_architectures.write_mamba, tiny_architectures.write_gemma3])
 def test_models_whose_state_cannot_be_cut_are_refused(load: Load, tmp_path: Path, write: Callable[..., Path]) -> None:
     with pytest.raises(RequestError, match=r"kv_unified false is not for model\.gguf"):
