@@ -1,8 +1,9 @@
 """What runs in an engine process: loads the model, carries out what the parent asks, streams events back.
 
 The first thread loads and later closes. One reads what the parent sends, and never waits for the engine or the pipe to
-the parent. Each request and each call has a thread while it lasts; they write, many events at a time when these queue
-up. The end of the parent, however it comes, is the end of the pipe that is read here.
+the parent. Each call, each cancel and the beginning of each request have a thread of their own; what happens to
+requests is written by the engine's, many events at a time when these queue up. The end of the parent, however it comes,
+is the end of the pipe that is read here.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ class Worker:
         match message:
             case messages.Cancel(serial):
                 if (served := self._requests.get(serial)) is not None:
-                    served.cancel()
+                    self._start(served.cancel)  # one that still waits ends with it, and the thread that cancels says so
             case messages.Embeddings(serial, index, packed):
                 if (served := self._requests.get(serial)) is not None:
                     served.settle(index, messages.unpack(packed))

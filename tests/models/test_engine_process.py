@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from hearth.models.engine import EngineOptions, LlamaEngine, child, messages
 from hearth.models.engine.last_words import manner_of_death
 from hearth.models.engine.process import CRASH_WINDOW_S, ProcessEngine
+from hearth.models.engine.worker import Served, Worker
 from hearth.models.errors import ContextOverflowError, EngineError, HearthError, ModelFileError, RequestError
 from hearth.models.types import (
     EngineEvent,
@@ -318,6 +319,20 @@ def test_errors_of_an_encoder_end_its_request_only(engine: ProcessEngine, caplog
     nan = fail(engine, picture("4", lambda: np.full((9, 64), np.nan, np.float32)), tokens(3))
     assert "not finite" in str(nan)
     assert finish(engine, picture("5"), tokens(3)).reason == "length"
+
+
+def test_the_thread_that_reads_cancels_nothing_itself() -> None:
+    """Whoever ends a request writes its last event, and a reader that writes may wait for a parent that does, too."""
+    threads: list[threading.Thread] = []
+    served, worker = Served(1, None), Worker.__new__(Worker)  # type: ignore[arg-type]
+    served.cancel = lambda: threads.append(threading.current_thread())  # type: ignore[method-assign]
+    worker._requests, worker._threads = {1: served}, set()
+    worker._take(messages.Cancel(1))
+    deadline_s = time.monotonic() + SOON_S
+    while not threads and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    assert threads != [threading.current_thread()]
+    assert len(threads) == 1
 
 
 def test_cancel_does_not_wait_for_an_encoder(engine: ProcessEngine) -> None:
