@@ -1,4 +1,4 @@
-"""The stage "look" of the vision half, and "words", which repeats it once the language model has read.
+"""The stage "look" of the vision half: every visual token learns to say what lies under it.
 
 Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number,
 elsewhere the colour of the background; over print, for its characters. The words are scored against the language
@@ -106,7 +106,7 @@ def character_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, sp
 
 
 class Aligning:
-    """Losses of both stages; ``clip_weight`` is that of the contrast with captions."""
+    """Losses of the stage; ``clip_weight`` is that of the contrast with captions."""
 
     def __init__(
         self,

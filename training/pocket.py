@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from training import aligning, conversing, mixing, reading
+from training import aligning, conversing, mixing, naming, reading
 from training.checkpoints import load_stage
 from training.copying import start_with_copying
 from training.export import export_all
@@ -26,10 +26,10 @@ from training.pocket_network import PocketNetwork
 from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("look", "text", "words", "mixed", "chat", "export")
-SHARES = {"look": 0.36, "text": 0.16, "words": 0.05, "mixed": 0.16, "chat": 0.27}  # of the budget
+STAGES = ("names", "text", "look", "mixed", "chat", "export")
+SHARES = {"names": 0.1, "text": 0.35, "look": 0.2, "mixed": 0.1, "chat": 0.25}  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
-PICTURE_STAGES = {"look", "words", "mixed", "chat"}
+PICTURE_STAGES = {"names", "look", "mixed", "chat"}
 N_EMBD = 320
 
 log = logging.getLogger("training.pocket")
@@ -94,18 +94,17 @@ def main() -> None:
     start_with_copying(language, recipe.seed)
     network = PocketNetwork(VisionNetwork(config), language, aligning.Spelling(N_EMBD, n_vocab))
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
-    if "look" in recipe.stages and pictures:
-        aligning.run(recipe.plan("look", 2e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
+    if "names" in recipe.stages and pictures:
+        naming.run(recipe.plan("names", 3e-3), network.vision, pictures, recipe.seed + 30_000)
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
         reading.run(recipe.plan("text", 8e-4), language, tokenizer, recipe.data, recipe.seed)
-    load_stage(recipe.runs / "look.pt", network.vision, "vision.")
-    load_stage(recipe.runs / "look.pt", network.spelling, "spelling.")
+    load_stage(recipe.runs / "names.pt", network.vision, "vision.")
     load_stage(recipe.runs / "text.pt", language)
-    if "words" in recipe.stages and pictures:
-        aligning.run(recipe.plan("words", 1e-3), network, pictures, tokenizer, recipe.seed + 30_000, clip_weight=0.5)
-    load_stage(recipe.runs / "words.pt", network)
+    if "look" in recipe.stages and pictures:
+        aligning.run(recipe.plan("look", 1.5e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
+    load_stage(recipe.runs / "look.pt", network)
     if "mixed" in recipe.stages and pictures:
         mixing.run(recipe.plan("mixed", 8e-4), network, pictures, tokenizer, recipe.seed + 60_000)
     load_stage(recipe.runs / "mixed.pt", network)

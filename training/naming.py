@@ -1,0 +1,203 @@
+"""The stage "names" of the image tower: what is this? Small crops with one thing each, and one class a name.
+
+Nothing that the other stages ask for teaches a convolutional network as quickly to tell five hundred things apart. The
+crops are cut, turned and coloured as tensors, hundreds at a time, so that a step costs little more than the tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from hearth.multimodal.clip import VisionNetwork
+from training.aligning import normalised
+from training.loop import StagePlan, autocast, pick_device, run_stage
+from training.pictures import Material
+from training.sprites import SPRITE_PX, shape_mask
+from training.world import COLOURS, SHAPES
+
+SIDE_PX = 64  # of a crop, and of a thing as it is kept
+PHOTOGRAPH_PX = 128
+CROPS_PER_STEP = 192
+PHOTOGRAPH_SHARE = 0.2
+STYLED_SHARE = 0.45  # of the emoji
+SIZES = (0.3, 0.98)  # of a thing, as a share of the crop's side
+CUTS = (1.0, 1.6)  # side of a photograph, as a multiple of the crop's side
+TURN_DEGREES = 28.0
+SMOOTHING = 0.05
+
+
+class Crops:
+    """Draws crops of single things and of photographs. One seed, one sequence.
+
+    ``names`` are the classes: everything that is drawn, the shapes, then the products.
+    """
+
+    def __init__(self, material: Material, seed: int) -> None:
+        self._random = torch.Generator().manual_seed(seed)
+        own: dict[str, list[Image.Image]] = {}
+        for sprite in material.sprites:
+            own.setdefault(sprite.name, []).append(sprite.image)
+        for shape in SHAPES:
+            own[shape] = [_coloured_shape(shape, rgb) for rgb in COLOURS.values()]
+        kept: list[Image.Image] = []
+        self._own: list[list[int]] = []
+        self._styled: list[list[int]] = []
+        for name, images in own.items():
+            styled = [sprite.image for sprite in material.styled.get(name, ())] or images
+            for pools, pool in ((self._own, images), (self._styled, styled)):
+                pools.append(list(range(len(kept), len(kept) + len(pool))))
+                kept += pool
+        self._things = _stacked([_squared(image) for image in kept])
+        trained = [
+            (photograph.product.name, image) for photograph, image in material.photographs if not photograph.held_out
+        ]
+        products = sorted({name for name, _ in trained})
+        self._shown = [[at for at, (name, _) in enumerate(trained) if name == product] for product in products]
+        side = (PHOTOGRAPH_PX, PHOTOGRAPH_PX)
+        self._photographs = _stacked([image.resize(side, Image.Resampling.BICUBIC) for _, image in trained])
+        self.names = [*own, *products]
+
+    def batch(self, crops: int = CROPS_PER_STEP) -> tuple[Tensor, Tensor]:
+        """Pixels (crops, 3, SIDE_PX, SIDE_PX), 0 to 255, and the index of each crop's name."""
+        n_photographs = round(crops * PHOTOGRAPH_SHARE) if self._shown else 0
+        drawn = [self._drawn(crops - n_photographs)]
+        if n_photographs:
+            drawn.append(self._photographed(n_photographs))
+        pixels, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        return self._worn(pixels), labels
+
+    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=self._random)
+
+    def _pick(self, count: int, *shape: int) -> Tensor:
+        return torch.randint(count, shape, generator=self._random)
+
+    def _one_of(self, pool: list[int]) -> int:
+        return pool[int(self._pick(len(pool), 1))]
+
+    def _drawn(self, n: int) -> tuple[Tensor, Tensor]:
+        labels = self._pick(len(self._own), n)
+        styled = (self._uniform(0, 1, n) < STYLED_SHARE).tolist()
+        chosen = [
+            self._one_of((self._styled if other else self._own)[label])
+            for label, other in zip(labels, styled, strict=True)
+        ]
+        things = self._things[chosen].float()
+        opaque = things[:, 3:] / 255
+        sizes = self._uniform(*SIZES, n)
+        room = (1 - sizes)[:, None]
+        cut = self._cut(
+            torch.cat((things[:, :3] * opaque, opaque), 1), sizes, self._uniform(-1, 1, n, 2) * room, "zeros"
+        )
+        return cut[:, :3] + (1 - cut[:, 3:]) * self._grounds(n), labels
+
+    def _photographed(self, n: int) -> tuple[Tensor, Tensor]:
+        labels = self._pick(len(self._shown), n)
+        chosen = [self._one_of(self._shown[label]) for label in labels]
+        sizes = self._uniform(*CUTS, n)
+        shifts = self._uniform(-1, 1, n, 2) * (sizes - 1)[:, None]
+        return self._cut(self._photographs[chosen].float(), sizes, shifts, "reflection"), labels + len(self._own)
+
+    def _cut(self, pictures: Tensor, sizes: Tensor, shifts: Tensor, padding: str) -> Tensor:
+        """Each picture at its size (1: the crop's side) and shifted (1: half of it); turned, stretched, mirrored."""
+        n = len(pictures)
+        turn = torch.deg2rad(self._uniform(-TURN_DEGREES, TURN_DEGREES, n)) * (self._uniform(0, 1, n) < 0.6)
+        mirror = 2.0 * (self._uniform(0, 1, n) < 0.5) - 1
+        stretch = self._uniform(0.85, 1.18, n).sqrt()
+        wide, tall = sizes * stretch, sizes / stretch
+        to_picture = torch.zeros(n, 2, 3)
+        to_picture[:, 0, 0], to_picture[:, 0, 1] = mirror * turn.cos() / wide, mirror * turn.sin() / wide
+        to_picture[:, 1, 0], to_picture[:, 1, 1] = -turn.sin() / tall, turn.cos() / tall
+        to_picture[:, :, 2:] = -to_picture[:, :, :2] @ shifts[:, :, None]
+        grid = F.affine_grid(to_picture, [n, pictures.shape[1], SIDE_PX, SIDE_PX], align_corners=False)
+        return F.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
+
+    def _grounds(self, n: int) -> Tensor:
+        """One colour, blotches, or a photograph out of focus."""
+        grounds = self._uniform(0, 255, n, 3, 1, 1).expand(n, 3, SIDE_PX, SIDE_PX).clone()
+        kind = self._uniform(0, 1, n)
+        grounds[kind < 0.2] = 248.0
+        blotched = kind > 0.85
+        blotches = self._uniform(0, 255, int(blotched.sum()), 3, 5, 5)
+        grounds[blotched] = F.interpolate(blotches, size=(SIDE_PX, SIDE_PX), mode="bilinear")
+        soft = (kind > 0.7) & ~blotched
+        if len(self._photographs):
+            behind = self._photographs[self._pick(len(self._photographs), int(soft.sum()))].float()
+            grounds[soft] = F.interpolate(F.avg_pool2d(behind, 8), size=(SIDE_PX, SIDE_PX), mode="bilinear")
+        return grounds
+
+    def _worn(self, pixels: Tensor) -> Tensor:
+        """In another light, with other colours now and then, and with noise."""
+        n = len(pixels)
+        lit = (pixels - 128) * self._uniform(0.75, 1.25, n, 1, 1, 1) + 128 + self._uniform(-25, 25, n, 1, 1, 1)
+        mixing = torch.eye(3) + self._uniform(-0.35, 0.35, n, 3, 3) * (self._uniform(0, 1, n, 1, 1) < 0.25)
+        mixed = torch.einsum("nij,njyx->niyx", mixing / mixing.sum(-1, keepdim=True).clamp(min=0.3), lit)
+        noise = torch.randn(pixels.shape, generator=self._random)
+        loudness = self._uniform(0, 12, n, 1, 1, 1) * (self._uniform(0, 1, n, 1, 1, 1) < 0.3)
+        return (mixed + noise * loudness).clamp(0, 255)
+
+
+def _coloured_shape(shape: str, rgb: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("RGBA", (SPRITE_PX, SPRITE_PX), (*rgb, 255))
+    image.putalpha(shape_mask(shape))
+    return image
+
+
+def _squared(image: Image.Image) -> Image.Image:
+    """The thing in the middle of a transparent square of ``SIDE_PX``."""
+    scale = SIDE_PX / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    square = Image.new("RGBA", (SIDE_PX, SIDE_PX))
+    square.paste(image.resize(size, Image.Resampling.BICUBIC), ((SIDE_PX - size[0]) // 2, (SIDE_PX - size[1]) // 2))
+    return square
+
+
+def _stacked(images: list[Image.Image]) -> Tensor:
+    """uint8, (images, channels, height, width)."""
+    if not images:
+        return torch.zeros(0, 3, PHOTOGRAPH_PX, PHOTOGRAPH_PX, dtype=torch.uint8)
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+
+
+class Naming(nn.Module):
+    """The encoder, of which only the tower learns, and the classes on the average of its two deepest maps."""
+
+    def __init__(self, vision: VisionNetwork, n_names: int) -> None:
+        super().__init__()
+        self.vision = vision
+        self.classes = nn.LazyLinear(n_names)
+        with torch.no_grad():
+            self(torch.zeros(2, 3, SIDE_PX, SIDE_PX))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(crops, 3, SIDE_PX, SIDE_PX), 0 to 255 → (crops, n_names) logits."""
+        maps = self.vision.feature_maps(normalised(pixels))
+        logits: Tensor = self.classes(torch.cat([part.mean((2, 3)) for part in maps], dim=1))
+        return logits
+
+
+def run(plan: StagePlan, vision: VisionNetwork, material: Material, seed: int) -> None:
+    """Trains the image tower; the rest of the encoder stands still."""
+    device = pick_device()
+    vision.to(device)
+    vision.to(memory_format=torch.channels_last)
+    naming = Naming(vision, len(Crops(material, seed).names)).to(device)
+
+    def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
+        crops = Crops(material, seed + step)
+
+        def losses(_progress: float) -> dict[str, Tensor]:
+            pixels, labels = crops.batch()
+            with autocast(device):
+                logits = naming(pixels.to(device))
+            return {"names": F.cross_entropy(logits.float(), labels.to(device), label_smoothing=SMOOTHING)}
+
+        return losses
+
+    run_stage(plan, naming, prepare)
