@@ -307,8 +307,7 @@ class EngineCore:
                     self._postprocess(chunk, row, elapsed_s)
                 except Exception as error:  # as above
                     self._fail([chunk.sequence], error, forget=True)
-            for sequence in sequences:
-                sequence.send()
+            Sequence.send_all(sequences)
         else:
             self._undo(chunks)
             if status is DecodeStatus.NO_CELLS and not self._drop_guesses(chunks):

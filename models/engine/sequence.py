@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from enum import Enum
 from queue import SimpleQueue
@@ -56,6 +56,7 @@ class Sequence:
         self.is_forgotten = False  # its owner is: nothing of it is saved any more
         self.events: SimpleQueue[EngineEvent] = SimpleQueue()
         self._sink: Callable[[list[EngineEvent]], None] | None = None  # gets them instead of ``events``
+        self._flush: Callable[[], None] | None = None  # has the sink pass on what it got
         self._sending = threading.Lock()  # guards both
         self._unsent: list[EngineEvent] = []
         self._sent_s = 0.0
@@ -180,14 +181,30 @@ class Sequence:
                 self._end_with(self._finished("cancelled"))
 
     def send(self) -> None:
-        """Hands what happened to whoever reads ``events``.
+        """Hands what happened to whoever reads ``events``, and has it passed on."""
+        self.hand_over()
+        if self._flush is not None:
+            self._flush()
+
+    @staticmethod
+    def send_all(sequences: Iterable[Sequence]) -> None:
+        """As ``send``, but what several have for the same reader is passed on once."""
+        flushes = set()
+        for sequence in sequences:
+            if sequence.hand_over() and sequence._flush is not None:
+                flushes.add(sequence._flush)
+        for flush in flushes:
+            flush()
+
+    def hand_over(self) -> bool:
+        """Hands what happened to the sink or to ``events``. False: there was nothing, or it may wait.
 
         Once a step, when all requests have theirs, and of a fast answer not every token by itself: a reader that wakes
         wants a processor and Python's lock, which the next step needs.
         """
         now = time.monotonic()
         if self._sent_text and now - self._sent_s < SEND_EVERY_S and self.phase is not Phase.ENDED:
-            return
+            return False
         self._sent_s = now
         self._sent_text = bool(self._text)
         unsent, self._unsent = self._unsent, []
@@ -197,8 +214,9 @@ class Sequence:
             else:
                 for event in unsent:
                     self.events.put(event)
+        return bool(unsent)
 
-    def deliver_to(self, sink: Callable[[list[EngineEvent]], None]) -> None:
+    def deliver_to(self, sink: Callable[[list[EngineEvent]], None], flush: Callable[[], None] | None = None) -> None:
         """Hands what happened, and from now on what happens, to ``sink``, on the thread on which it does."""
         with self._sending:
             before: list[EngineEvent] = []
@@ -206,7 +224,9 @@ class Sequence:
                 before.append(self.events.get())
             if before:
                 sink(before)
-            self._sink = sink
+            self._sink, self._flush = sink, flush
+        if before and flush is not None:
+            flush()
 
     def report_prefill(self) -> None:
         """Tells how much of the prompt is in the KV cache."""
@@ -305,10 +325,11 @@ class SequenceHandle:
             if isinstance(event, Finished | Failed):
                 return
 
-    def deliver_to(self, sink: Callable[[list[EngineEvent]], None]) -> None:
+    def deliver_to(self, sink: Callable[[list[EngineEvent]], None], flush: Callable[[], None] | None = None) -> None:
         """Instead of ``events``: ``sink`` is called with what happens, in order, mostly on the engine's thread, which
-        waits meanwhile. It must not raise."""
-        self._sequence.deliver_to(sink)
+        waits meanwhile; and ``flush`` when it has for now got what there is, once for all requests that share it.
+        Neither may raise."""
+        self._sequence.deliver_to(sink, flush)
 
     def cancel(self) -> None:
         """Ends the request with Finished(reason="cancelled"), in prefill too. Any thread, any time."""

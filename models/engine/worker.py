@@ -102,8 +102,16 @@ class Outbox:
 
     def put_all(self, given: Iterable[object]) -> None:
         """As ``put``, in order."""
+        self.hold_all(given)
+        self.flush()
+
+    def hold_all(self, given: Iterable[object]) -> None:
+        """Messages to go with the next that are put, or with ``flush``."""
         for message in given:
             self._queue.put(message)
+
+    def flush(self) -> None:
+        """Returns when all is in the pipe that was put or held, or another thread is about to see to it."""
         # looked at again after every release: somebody may have put a message and found the lock taken
         while not self._queue.empty() and self._writing.acquire(blocking=False):
             try:
@@ -335,11 +343,12 @@ class Worker:
         deliver_to = getattr(handle, "deliver_to", None)
         if deliver_to is not None:
             # written by the engine's own thread: to wake another would cost its tokens more than to write them
-            deliver_to(partial(self._pass_on, served))
+            deliver_to(partial(self._pass_on, served), self._outbox.flush)
             return
         try:
             for event in handle.events():
                 self._pass_on(served, [event])
+                self._outbox.flush()
         except Exception as error:  # the parent waits for an end, whatever happens here
             self._outbox.put(messages.Failure(served.serial, _record(error)))
         finally:
@@ -347,7 +356,7 @@ class Worker:
 
     def _pass_on(self, served: Served, events: list[EngineEvent]) -> None:
         try:
-            self._outbox.put_all([served.message_of(event) for event in events])
+            self._outbox.hold_all([served.message_of(event) for event in events])
         except Exception as error:  # the parent waits for an end, whatever happens here
             self._outbox.put(messages.Failure(served.serial, _record(error)))
         if events and isinstance(events[-1], Finished | Failed):

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +431,41 @@ def test_events_may_be_delivered_instead_of_read(engine: LlamaEngine) -> None:
     assert last.tokens == read.tokens
     assert "".join(event.text for event in delivered if isinstance(event, TextDelta)) == last.text
     assert delivered[0] == PrefillProgress(29, 30)
+
+
+def test_what_several_requests_have_in_one_step_is_flushed_once(engine: LlamaEngine) -> None:
+    calls: list[str] = []
+    last: list[EngineEvent] = []
+    ended = threading.Event()
+
+    def take(index: int, events: list[EngineEvent]) -> None:
+        calls.append(str(index))
+        last.extend(event for event in events if isinstance(event, Finished | Failed))
+
+    def flush() -> None:
+        calls.append("flush")
+        if len(last) == 2:
+            ended.set()
+
+    for index in range(2):
+        request = GenerationRequest(str(index), (TextSegment(prompt_tokens(30)),), max_tokens=150)
+        engine.submit(request).deliver_to(partial(take, index), flush)
+    assert ended.wait(20)
+    assert {"01", "10"} & set("".join(calls).split("flush"))
+
+
+def test_the_last_event_is_flushed_without_another_step(engine: LlamaEngine) -> None:
+    held: list[EngineEvent] = []
+    passed_on: list[EngineEvent] = []
+    ended = threading.Event()
+
+    def flush() -> None:
+        passed_on.extend(held)
+        held.clear()
+        if passed_on and isinstance(passed_on[-1], Finished | Failed):
+            ended.set()
+
+    handle = engine.submit(GenerationRequest("r", (TextSegment(prompt_tokens(30)),), max_tokens=20))
+    handle.deliver_to(held.extend, flush)
+    assert ended.wait(10)
+    assert not held
