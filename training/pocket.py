@@ -1,4 +1,4 @@
-"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 7``."""
+"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 3``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from training.language import LanguageConfig, LanguageModel
 from training.loop import StagePlan
 from training.material import load_material
 from training.pocket_network import PocketNetwork
+from training.printing import Printer
 from training.tokenizer import train_tokenizer
+from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("names", "text", "look", "mixed", "chat", "export")
-SHARES = {"names": 0.1, "text": 0.35, "look": 0.2, "mixed": 0.1, "chat": 0.25}  # of the budget
+SHARES = {"names": 0.17, "text": 0.35, "look": 0.15, "mixed": 0.07, "chat": 0.26}  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
 PICTURE_STAGES = {"names", "look", "mixed", "chat"}
 N_EMBD = 320
@@ -56,7 +58,7 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket", help="checkpoints and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
-    parser.add_argument("--budget-hours", type=float, default=7.0, help="computing time for all stages together")
+    parser.add_argument("--budget-hours", type=float, default=3.0, help="computing time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
     parser.add_argument(
@@ -95,7 +97,8 @@ def main() -> None:
     network = PocketNetwork(VisionNetwork(config), language, aligning.Spelling(N_EMBD, n_vocab))
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "names" in recipe.stages and pictures:
-        naming.run(recipe.plan("names", 3e-3), network.vision, pictures, recipe.seed + 30_000)
+        printer = Printer(new_fonts(), random.Random(recipe.seed))
+        naming.run(recipe.plan("names", 3e-3), network.vision, pictures, printer, recipe.seed + 30_000)
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
