@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hearth.models.gguf_header import GgufHeader, tensor_bytes
-from hearth.models.llama import LlamaContext, capture_log, libggml, native
+from hearth.models.llama import capture_log, libggml, native
+from hearth.models.llama_context import LlamaContext
 from hearth.models.machine_memory import Device, DeviceKind
 
 _KINDS: tuple[DeviceKind, ...] = ("cpu", "gpu", "integrated gpu", "accelerator")  # enum ggml_backend_dev_type

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from hearth.models.cpu import physical_cores
 from hearth.models.errors import EngineError, RequestError
-from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
+from hearth.models.llama import LlamaModel
+from hearth.models.llama_context import ContextOptions, LlamaContext
 from hearth.models.tasks import Report
 
 WINDOW_TOKENS: Final = 512

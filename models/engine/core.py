@@ -22,7 +22,7 @@ from hearth.models.engine.sequence import Sequence
 from hearth.models.engine.speculation import Speculation, StepCosts
 from hearth.models.engine.threads import ThreadChoice
 from hearth.models.errors import EngineError, HearthError
-from hearth.models.llama import DecodeStatus
+from hearth.models.llama_context import DecodeStatus
 from hearth.models.types import CacheReport, FinishReason, MediaEmbeddings
 
 logger = logging.getLogger("hearth.engine")

@@ -18,7 +18,8 @@ from hearth.models.errors import ModelFileError
 if TYPE_CHECKING:
     from hearth.models.engine.sequence import Sequence
     from hearth.models.engine.speculation import Calibration
-    from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
+    from hearth.models.llama import LlamaModel
+    from hearth.models.llama_context import ContextOptions, LlamaContext
 
 logger = logging.getLogger("hearth.engine")
 
@@ -79,7 +80,7 @@ class _Draft:
 
 def draft_context_options(model: LlamaModel, target: LlamaContext, n_threads: int) -> ContextOptions:
     """Of the context in which ``model`` guesses for that of ``target``."""
-    from hearth.models.llama import RopeScaling
+    from hearth.models.llama_context import RopeScaling
 
     n_ctx = MAX_DRAFTED * _window_of(model, target)
     n_batch = max(min(target.options.n_batch, n_ctx), MAX_DRAFTED * MIN_READ_TOKENS)
@@ -107,7 +108,7 @@ class DraftModel:
     def __init__(self, model: LlamaModel, target: LlamaContext, n_threads: int) -> None:
         """To guess for the model of ``target``, whose abort flag it shares. Takes ownership of ``model``, unless this
         raises: ModelFileError if it cannot guess for that one, EngineError if there is no memory for its context."""
-        from hearth.models.llama import LlamaContext
+        from hearth.models.llama_context import LlamaContext
 
         _check_cuttable(model, target.model)
         self.n_vocab = _count_common_tokens(model, target.model)  # token ids that both have

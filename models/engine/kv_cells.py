@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hearth.models.engine.kv_state import SequenceState, StrangeStateError, read_state, write_state
 
 if TYPE_CHECKING:
-    from hearth.models.llama import LlamaContext
+    from hearth.models.llama_context import LlamaContext
 
 logger = logging.getLogger("hearth.kv")
 

@@ -18,8 +18,9 @@ from hearth.models.engine.sizes import context_options, token_threads
 from hearth.models.errors import EngineError, ModelFileError, WontFitError
 from hearth.models.fingerprint import model_fingerprint
 from hearth.models.gguf_header import GgufHeader, check_gguf
-from hearth.models.llama import LlamaContext, LlamaModel, build_id
+from hearth.models.llama import LlamaModel, build_id
 from hearth.models.llama_adapters import LlamaAdapter
+from hearth.models.llama_context import LlamaContext
 from hearth.models.mtmd import MediaEncoder
 from hearth.models.types import ModelInfo
 

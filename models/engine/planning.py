@@ -12,7 +12,8 @@ from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.sizes import context_options, token_threads
 from hearth.models.fit import MemoryPlan
 from hearth.models.gguf_header import GgufHeader, check_gguf, read_gguf_header, tensor_bytes
-from hearth.models.llama import LlamaContext, LlamaModel
+from hearth.models.llama import LlamaModel
+from hearth.models.llama_context import LlamaContext
 from hearth.models.llama_plan import BufferPlan, output_bytes, planned_buffers
 
 # Measured: what llama.cpp keeps of a vocabulary beside its file, which its own plan leaves out

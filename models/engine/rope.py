@@ -11,7 +11,8 @@ from hearth.models.errors import RequestError
 
 if TYPE_CHECKING:
     from hearth.models.gguf_header import GgufHeader
-    from hearth.models.llama import LlamaModel, RopeScaling
+    from hearth.models.llama import LlamaModel
+    from hearth.models.llama_context import RopeScaling
 
 logger = logging.getLogger("hearth.engine")
 
@@ -37,7 +38,7 @@ def choose_rope(
 
     Raises RequestError for a model that has no rotary positions to scale, or a table of positions that ends before.
     """
-    from hearth.models.llama import RopeScaling
+    from hearth.models.llama_context import RopeScaling
 
     scaling = options.rope_scaling
     warn = logger.debug if quiet else logger.warning
@@ -78,7 +79,7 @@ def n_positions(model: LlamaModel, header: GgufHeader) -> int | None:
 
 def fingerprint_of_rope(rope: RopeScaling, header: GgufHeader, n_ctx: int) -> str:
     """All that turns positions beside the model's own numbers: keys that were turned otherwise must not be mixed."""
-    from hearth.models.llama import RopeScaling
+    from hearth.models.llama_context import RopeScaling
 
     text = "rope=model" if rope == RopeScaling() else f"rope={astuple(rope)}"
     original = header.metadata.get(f"{header.architecture}.rope.scaling.original_context_length")

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from hearth.models.engine.scheduler import Chunk, MediaChunk, TokenChunk
 from hearth.models.errors import EngineError
-from hearth.models.llama import DecodeStatus
+from hearth.models.llama_context import DecodeStatus
 from hearth.models.types import MediaEmbeddings, MediaSegment
 
 if TYPE_CHECKING:
-    from hearth.models.llama import LlamaContext
+    from hearth.models.llama_context import LlamaContext
 
 MEDIA_PIECE_TOKENS = 64  # of a picture between two looks for a cancel, where a decode cannot be broken off
 

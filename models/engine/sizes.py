@@ -8,7 +8,8 @@ from hearth.models.engine.rope import choose_n_ctx, choose_rope
 from hearth.models.engine.speculation import LOOKUP_LENGTHS
 from hearth.models.errors import RequestError
 from hearth.models.gguf_header import GgufHeader
-from hearth.models.llama import ContextOptions, LlamaModel
+from hearth.models.llama import LlamaModel
+from hearth.models.llama_context import ContextOptions
 
 CTX_STEP = 256  # what llama.cpp rounds contexts up to
 SMALL_MODEL_PARAMS = 64_000_000  # below this, waking a second thread costs more than its share of one token

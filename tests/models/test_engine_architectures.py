@@ -21,6 +21,7 @@ from hearth.models import llama as hearth_llama
 from hearth.models.engine import EngineOptions, LlamaEngine
 from hearth.models.engine.scheduler import Scheduler, TokenChunk
 from hearth.models.errors import ContextOverflowError, EngineError
+from hearth.models.llama_context import DecodeStatus
 from hearth.models.types import (
     Finished,
     GenerationRequest,
@@ -360,7 +361,7 @@ def break_off_once(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch, *, fail
             hits.append(len(ids))
             context.abort.set()
             status = decode(ids, positions, seq_ids, wanted)
-            assert status == hearth_llama.DecodeStatus.ABORTED
+            assert status == DecodeStatus.ABORTED
             if fails:
                 raise EngineError("llama.cpp could not decode")
             return status

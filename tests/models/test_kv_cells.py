@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hearth.models.engine import EngineOptions, LlamaEngine, disk_cache
 from hearth.models.engine.kv_state import StrangeStateError, read_state, write_state
 from hearth.models.errors import RequestError
-from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
+from hearth.models.llama import LlamaModel
+from hearth.models.llama_context import ContextOptions, LlamaContext
 from hearth.models.types import (
     Finished,
     GenerationRequest,

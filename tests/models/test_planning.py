@@ -20,7 +20,8 @@ from hearth.models.errors import ModelFileError, WontFitError
 from hearth.models.fit import MemoryPlan
 from hearth.models.gguf_header import check_gguf, read_gguf_header, tensor_bytes
 from hearth.models.kv_size import kv_bytes_per_token
-from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
+from hearth.models.llama import LlamaModel
+from hearth.models.llama_context import ContextOptions, LlamaContext
 from hearth.models.machine_memory import Room
 from hearth.models.mtmd import MediaEncoder
 from hearth.models.types import MediaPiece, MediaShape

@@ -20,7 +20,8 @@ from hearth.models.engine import truncation
 from hearth.models.engine.request_checks import check_request
 from hearth.models.engine.sampler import TokenSampler
 from hearth.models.errors import EngineError, RequestError
-from hearth.models.llama import ContextOptions, DecodeStatus, LlamaContext, LlamaModel, native
+from hearth.models.llama import LlamaModel, native
+from hearth.models.llama_context import ContextOptions, DecodeStatus, LlamaContext
 from hearth.models.llama_sampler import Candidates, Grammar, NativeSampler, dry_sampler, suppressed_tokens
 from hearth.models.types import GenerationRequest, SamplingParams, TextSegment
 from tests.models.tiny_gguf import special_id

@@ -15,7 +15,8 @@ from hearth.models.engine import LlamaEngine, draft, speculation
 from hearth.models.engine.draft import DraftModel
 from hearth.models.engine.speculation import Calibration, Speculation, StepCosts, Trial
 from hearth.models.errors import ModelFileError
-from hearth.models.llama import ContextOptions, LlamaContext, LlamaModel
+from hearth.models.llama import LlamaModel
+from hearth.models.llama_context import ContextOptions, LlamaContext
 from hearth.models.types import (
     Finished,
     GenerationRequest,
