@@ -72,6 +72,7 @@ class Sequence:
         self._stops = StopMatcher(request.stop)
         self._stopped = False  # by a stop string
         self._text: list[str] = []
+        self._n_texts_sent = 0
         self._logprobs: list[TokenLogprobs] = []
         self._n_logprobs_sent = 0
         self._lock = threading.Lock()  # guards the step from WAITING to anything else
@@ -207,6 +208,7 @@ class Sequence:
             return False
         self._sent_s = now
         self._sent_text = bool(self._text)
+        self._note_text()
         unsent, self._unsent = self._unsent, []
         with self._sending:
             if self._sink is not None:
@@ -231,6 +233,7 @@ class Sequence:
     def report_prefill(self) -> None:
         """Tells how much of the prompt is in the KV cache."""
         n_done = self._running_slot().n_tokens
+        self._note_text()
         self._unsent.append(PrefillProgress(min(n_done, self.prompt.n_tokens), self.prompt.n_tokens))
 
     def append(self, token: int, piece: bytes) -> bool:
@@ -267,6 +270,7 @@ class Sequence:
 
     def _end_with(self, event: EngineEvent) -> None:
         self.phase = Phase.ENDED
+        self._note_text()
         self._unsent.append(event)
         self.send()
 
@@ -278,8 +282,13 @@ class Sequence:
     def _show(self, text: str) -> None:
         if text:
             self._text.append(text)
-            self._unsent.append(TextDelta(text, tuple(self._logprobs[self._n_logprobs_sent :])))
-            self._n_logprobs_sent = len(self._logprobs)
+
+    def _note_text(self) -> None:
+        """Makes one event of all text since the last."""
+        new = self._text[self._n_texts_sent :]
+        if new:
+            self._unsent.append(TextDelta("".join(new), tuple(self._logprobs[self._n_logprobs_sent :])))
+            self._n_texts_sent, self._n_logprobs_sent = len(self._text), len(self._logprobs)
 
     def _finished(self, reason: FinishReason) -> Finished:
         cached = self.found.memory_tokens + self.found.disk_tokens
