@@ -20,6 +20,7 @@ from training.world import COLOURS, PLACES, SHAPES
 SHAPE_SHARE = 0.3  # of the things drawn: outlines without any texture are learnt more slowly than emoji
 STYLED_SHARE = 0.4  # of the emoji in training come in another style
 COLLAGE_SHAPE_SHARE = 0.12
+SHEET_SIZES_PX = (11, 13, 15, 17, 20, 24, 28, 34, 40, 48)  # mostly as large as one word fills a picture
 TEXTURED_SHARE = 0.18
 MAX_COUNT = 6
 Placed = tuple[Sprite, tuple[int, int], float]
@@ -286,7 +287,7 @@ class Painter:
         marks: list[Mark] = []
         top = rng.uniform(2, 8)
         while top < height - 8:
-            font, size_px = printer.font(), rng.choice((9, 11, 13, 16, 20, 26, 34, 44))
+            font, size_px = printer.font(), rng.choice(SHEET_SIZES_PX)
             tallest, left = 0, rng.uniform(2, 20)
             while left < width - 8:
                 line = printer.line(printer.word(), size_px, font)
