@@ -1,7 +1,8 @@
 """Stage "chat": instruction tuning in the chat format on everything together: pictures, passages, small talk.
 
-In most steps the vision half stands still and its tokens are encoded ahead; in every ``LIVE_STEPS``-th it learns too,
+In most steps the vision half stands still and its tokens are encoded ahead; in every ``CYCLE``-th it learns too,
 through the language model, with the words and characters of its own stage beside, so that it does not forget them.
+Texts stand beside the pictures of every second step: the stage before has taught them, and they only must not fade.
 """
 
 from __future__ import annotations
@@ -27,18 +28,17 @@ from training.smalltalk import Talker
 from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
 
-PICTURE_CHATS_PER_STEP = 20
+PICTURE_CHATS_PER_STEP = 32
 LIVE_CHATS_PER_STEP = 8
-LIVE_STEPS = 4
+CYCLE = 8  # steps, of which the first is live
+TEXTS = {1: "talk", 3: "grounded", 5: "drill", 7: "grounded"}  # step of the cycle → text beside its pictures
 TALKS_PER_STEP = 40
 GROUNDED_PER_STEP = 14
 DRILLS_PER_STEP = 20
 ROW_TOKENS = 384
 TALK_TOKENS = 160
-TALK_WEIGHT = 0.5
 LOOK_WEIGHT = 0.3  # of the vision half's own losses
-DRILL_WEIGHT = 0.5  # without drills the copy circuit fades within some hundred steps
-GROUNDED_WEIGHT = 0.8
+TEXT_WEIGHTS = {"talk": 0.5, "grounded": 0.8, "drill": 0.5}  # without drills copying fades within some hundred steps
 
 
 class Conversing:
@@ -63,29 +63,28 @@ class Conversing:
         self._step = 0
 
     def losses(self, _progress: float) -> dict[str, Tensor]:
-        """Pictures in every step, and one kind of text or the vision half's own losses beside."""
+        """Pictures in every step, and now and then text or the vision half's own losses beside."""
         self._step += 1
-        turn = self._step % LIVE_STEPS
+        turn = self._step % CYCLE
         terms: dict[str, Tensor] = {}
         if turn == 0:
             terms.update(self._live())
         else:
             with autocast(self.device):
                 terms["picture"] = self._pictures()
-                terms.update(self._text(turn))
+                if turn in TEXTS:
+                    terms[TEXTS[turn]] = self._text(TEXTS[turn])
         return terms
 
-    def _text(self, turn: int) -> dict[str, Tensor]:
-        language = self.network.language
-        if turn == 1:
+    def _text(self, kind: str) -> Tensor:
+        if kind == "talk":
             talks = [self.talker.garbled() for _ in range(TALKS_PER_STEP)]
             rows = pack_chats(talks, self.tokenizer, self.rng, row_tokens=TALK_TOKENS)
-            return {"talk": TALK_WEIGHT * next_token_loss(language, moved(rows, self.device))}
-        if turn == 2 or self._step % (2 * LIVE_STEPS) > LIVE_STEPS:
+        elif kind == "grounded":
             rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, 1.0)
-            return {"grounded": GROUNDED_WEIGHT * next_token_loss(language, moved(rows, self.device))}
-        rows = self.drills.rows(DRILLS_PER_STEP)
-        return {"drill": DRILL_WEIGHT * next_token_loss(language, moved(rows, self.device))}
+        else:
+            rows = self.drills.rows(DRILLS_PER_STEP)
+        return TEXT_WEIGHTS[kind] * next_token_loss(self.network.language, moved(rows, self.device))
 
     def _pictures(self) -> Tensor:
         drawn = [self.composer.picture_chat() for _ in range(PICTURE_CHATS_PER_STEP)]

@@ -23,7 +23,7 @@ _SKILL_WEIGHTS = {
     "name": 4.0, "colour": 3.0, "side": 3.0, "count": 3.0, "statement": 2.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
     "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
 }  # fmt: skip
-MAX_TURNS = 4
+MAX_TURNS = 6
 JSON_SHARE = 0.1
 
 
@@ -69,7 +69,7 @@ class Composer:
 
     def _on_one(self, scene: Scene) -> list[Message]:
         skills = list(self.examiner.skills(scene))
-        wanted = self.rng.choice((1, 2, 3, 3, MAX_TURNS))
+        wanted = self.rng.choice((1, 2, 3, 4, 5, MAX_TURNS))
         if scene.kind == "chart":
             wanted = MAX_TURNS
         messages: list[Message] = []
