@@ -74,6 +74,7 @@ class Sequence:
         self._text: list[str] = []
         self._n_texts_sent = 0
         self._logprobs: list[TokenLogprobs] = []
+        self._n_logprobs_shown = 0  # of tokens up to the last that gave text
         self._n_logprobs_sent = 0
         self._lock = threading.Lock()  # guards the step from WAITING to anything else
         self.submitted_s = time.monotonic()
@@ -282,13 +283,15 @@ class Sequence:
     def _show(self, text: str) -> None:
         if text:
             self._text.append(text)
+            self._n_logprobs_shown = len(self._logprobs)
 
     def _note_text(self) -> None:
         """Makes one event of all text since the last."""
         new = self._text[self._n_texts_sent :]
         if new:
-            self._unsent.append(TextDelta("".join(new), tuple(self._logprobs[self._n_logprobs_sent :])))
-            self._n_texts_sent, self._n_logprobs_sent = len(self._text), len(self._logprobs)
+            shown = self._logprobs[self._n_logprobs_sent : self._n_logprobs_shown]
+            self._unsent.append(TextDelta("".join(new), tuple(shown)))
+            self._n_texts_sent, self._n_logprobs_sent = len(self._text), self._n_logprobs_shown
 
     def _finished(self, reason: FinishReason) -> Finished:
         cached = self.found.memory_tokens + self.found.disk_tokens

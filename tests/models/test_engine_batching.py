@@ -27,6 +27,7 @@ from hearth.models.types import (
     Segment,
     TextDelta,
     TextSegment,
+    TokenLogprobs,
 )
 from tests.models import tiny_gguf
 from tests.models.answers import result
@@ -293,3 +294,18 @@ def test_the_first_word_comes_at_once_and_fast_ones_together() -> None:
     texts = [sequence.events.get() for _ in range(sequence.events.qsize())]
     assert texts[:-1] == [TextDelta("a"), TextDelta("bcd"), TextDelta("e")]
     assert isinstance(texts[-1], Finished)
+
+
+def test_text_that_is_sent_together_has_the_log_probabilities_of_its_own_tokens() -> None:
+    prompt = Prompt((TextSegment((1, 2)),), n_vocab=10, m_rope=False)
+    sequence = Sequence(request((1, 2)), prompt, seed=0)
+    told = [TokenLogprobs(token, -1.0 - token, ()) for token in range(4)]
+    for token, piece in enumerate((b"a", b"b", b"\xc3")):
+        sequence.note_logprobs(told[token])
+        sequence.append(token, piece)
+    sequence.note_logprobs(told[3])
+    sequence.note_token(3)  # ends it, without text
+    sequence.send()
+    assert sequence.events.get() == TextDelta("ab", tuple(told[:2]))
+    sequence.finish("stop")
+    assert sequence.events.get() == TextDelta("\ufffd", tuple(told[2:]))
