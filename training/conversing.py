@@ -30,7 +30,7 @@ from training.view_batches import SIDE_PX, new_fonts
 
 PICTURE_CHATS_PER_STEP = 32
 LIVE_CHATS_PER_STEP = 8
-CYCLE = 8  # steps, of which the first is live
+CYCLE = 8  # steps, of which the last is live
 TEXTS = {1: "talk", 3: "grounded", 5: "drill", 7: "grounded"}  # step of the cycle → text beside its pictures
 TALKS_PER_STEP = 40
 GROUNDED_PER_STEP = 14

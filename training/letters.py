@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from training.asking import BLANK_WEIGHT, CHARACTERS, IGNORED
 from training.fonts import face
-from training.printing import Printer
+from training.printing import LIGHTNESS, MIN_CONTRAST, Printer
 
 CROP_PX = 64
 CELL_PX = 16  # of the finer map of the tower
@@ -31,7 +31,6 @@ RENEWED = 3  # sheets a batch
 SIZES_PX = (9, 10, 11, 12, 13, 14, 16, 18, 20, 24, 28, 34, 40, 52)
 SCALE = 0.3  # natural logarithm of the most that a sheet is enlarged or reduced by
 TURN_DEGREES = 5.0
-MIN_CONTRAST = 70.0
 UNKNOWN = 0
 Floats = NDArray[np.float32]
 
@@ -128,7 +127,7 @@ def _advance(path: Path, size_px: int, character: str) -> float:
 
 
 def _lightness(rgb: Tensor) -> Tensor:
-    return (rgb * torch.tensor([0.3, 0.59, 0.11]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (rgb * torch.tensor(LIGHTNESS).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _by_cell(marks: Floats, middles: Floats, scales: Floats, turns: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -18,14 +18,13 @@ from torch.nn import functional as F  # noqa: N812
 from hearth.multimodal.clip import VisionNetwork
 from training.aligning import normalised
 from training.asking import CHARACTERS, IGNORED
-from training.letters import CELL_SLOTS, PrintCrops
+from training.letters import CELL_SLOTS, CROP_PX, PrintCrops
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Material
 from training.printing import Printer
 from training.sprites import SPRITE_PX, shape_mask
 from training.world import COLOURS, SHAPES
 
-SIDE_PX = 64  # of a crop, and of a thing as it is kept
 PHOTOGRAPH_PX = 128
 CROPS_PER_STEP = 112
 PRINT_CROPS_PER_STEP = 96
@@ -38,10 +37,7 @@ SMOOTHING = 0.05
 
 
 class Crops:
-    """Draws crops of single things and of photographs. One seed, one sequence.
-
-    ``names`` are the classes: everything that is drawn, the shapes, then the products.
-    """
+    """Draws crops of single things and of photographs; the classes are ``class_names``. One seed, one sequence."""
 
     def __init__(self, material: Material, seed: int) -> None:
         self._random = torch.Generator().manual_seed(seed)
@@ -62,14 +58,13 @@ class Crops:
         trained = [
             (photograph.product.name, image) for photograph, image in material.photographs if not photograph.held_out
         ]
-        products = sorted({name for name, _ in trained})
+        products = class_names(material)[len(own) :]
         self._shown = [[at for at, (name, _) in enumerate(trained) if name == product] for product in products]
         side = (PHOTOGRAPH_PX, PHOTOGRAPH_PX)
         self._photographs = _stacked([image.resize(side, Image.Resampling.BICUBIC) for _, image in trained])
-        self.names = [*own, *products]
 
     def batch(self, crops: int = CROPS_PER_STEP) -> tuple[Tensor, Tensor]:
-        """Pixels (crops, 3, SIDE_PX, SIDE_PX), 0 to 255, and the index of each crop's name."""
+        """Pixels (crops, 3, CROP_PX, CROP_PX), 0 to 255, and the index of each crop's name."""
         n_photographs = round(crops * PHOTOGRAPH_SHARE) if self._shown else 0
         drawn = [self._drawn(crops - n_photographs)]
         if n_photographs:
@@ -120,21 +115,21 @@ class Crops:
         to_picture[:, 0, 0], to_picture[:, 0, 1] = mirror * turn.cos() / wide, mirror * turn.sin() / wide
         to_picture[:, 1, 0], to_picture[:, 1, 1] = -turn.sin() / tall, turn.cos() / tall
         to_picture[:, :, 2:] = -to_picture[:, :, :2] @ shifts[:, :, None]
-        grid = F.affine_grid(to_picture, [n, pictures.shape[1], SIDE_PX, SIDE_PX], align_corners=False)
+        grid = F.affine_grid(to_picture, [n, pictures.shape[1], CROP_PX, CROP_PX], align_corners=False)
         return F.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
 
     def _grounds(self, n: int) -> Tensor:
         """One colour, blotches, or a photograph out of focus."""
-        grounds = self._uniform(0, 255, n, 3, 1, 1).expand(n, 3, SIDE_PX, SIDE_PX).clone()
+        grounds = self._uniform(0, 255, n, 3, 1, 1).expand(n, 3, CROP_PX, CROP_PX).clone()
         kind = self._uniform(0, 1, n)
         grounds[kind < 0.2] = 248.0
         blotched = kind > 0.85
         blotches = self._uniform(0, 255, int(blotched.sum()), 3, 5, 5)
-        grounds[blotched] = F.interpolate(blotches, size=(SIDE_PX, SIDE_PX), mode="bilinear")
+        grounds[blotched] = F.interpolate(blotches, size=(CROP_PX, CROP_PX), mode="bilinear")
         soft = (kind > 0.7) & ~blotched
         if len(self._photographs):
             behind = self._photographs[self._pick(len(self._photographs), int(soft.sum()))].float()
-            grounds[soft] = F.interpolate(F.avg_pool2d(behind, 8), size=(SIDE_PX, SIDE_PX), mode="bilinear")
+            grounds[soft] = F.interpolate(F.avg_pool2d(behind, 8), size=(CROP_PX, CROP_PX), mode="bilinear")
         return grounds
 
     def _worn(self, pixels: Tensor) -> Tensor:
@@ -148,6 +143,12 @@ class Crops:
         return (mixed + noise * loudness).clamp(0, 255)
 
 
+def class_names(material: Material) -> list[str]:
+    """Everything that is drawn, the shapes, then the products."""
+    products = {photograph.product.name for photograph, _ in material.photographs if not photograph.held_out}
+    return [*dict.fromkeys(sprite.name for sprite in material.sprites), *SHAPES, *sorted(products)]
+
+
 def _coloured_shape(shape: str, rgb: tuple[int, int, int]) -> Image.Image:
     image = Image.new("RGBA", (SPRITE_PX, SPRITE_PX), (*rgb, 255))
     image.putalpha(shape_mask(shape))
@@ -155,11 +156,11 @@ def _coloured_shape(shape: str, rgb: tuple[int, int, int]) -> Image.Image:
 
 
 def _squared(image: Image.Image) -> Image.Image:
-    """The thing in the middle of a transparent square of ``SIDE_PX``."""
-    scale = SIDE_PX / max(image.size)
+    """The thing in the middle of a transparent square of ``CROP_PX``."""
+    scale = CROP_PX / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    square = Image.new("RGBA", (SIDE_PX, SIDE_PX))
-    square.paste(image.resize(size, Image.Resampling.BICUBIC), ((SIDE_PX - size[0]) // 2, (SIDE_PX - size[1]) // 2))
+    square = Image.new("RGBA", (CROP_PX, CROP_PX))
+    square.paste(image.resize(size, Image.Resampling.BICUBIC), ((CROP_PX - size[0]) // 2, (CROP_PX - size[1]) // 2))
     return square
 
 
@@ -192,7 +193,7 @@ class Naming(nn.Module):
         return named, self.characters(cells).unflatten(-1, (CELL_SLOTS, -1))
 
 
-def character_loss(logits: Tensor, characters: Tensor, weights: Tensor) -> Tensor:
+def cell_loss(logits: Tensor, characters: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy, all of shape (crops, cells, CELL_SLOTS), the first with one dimension more."""
     losses = F.cross_entropy(logits.flatten(0, 2), characters.flatten(), reduction="none", ignore_index=IGNORED)
     return (losses * weights.flatten()).sum() / weights.sum()
@@ -203,7 +204,7 @@ def run(plan: StagePlan, vision: VisionNetwork, material: Material, printer: Pri
     device = pick_device()
     vision.to(device)
     vision.to(memory_format=torch.channels_last)
-    naming = Naming(vision, len(Crops(material, seed).names)).to(device)
+    naming = Naming(vision, len(class_names(material))).to(device)
 
     def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
         crops, print_crops = Crops(material, seed + step), PrintCrops(printer, seed + step)
@@ -215,7 +216,7 @@ def run(plan: StagePlan, vision: VisionNetwork, material: Material, printer: Pri
                 named, spelt = naming(pixels.to(device), printed.to(device))
             return {
                 "names": F.cross_entropy(named.float(), labels.to(device), label_smoothing=SMOOTHING),
-                "characters": character_loss(spelt.float(), characters.to(device), weights.to(device)),
+                "characters": cell_loss(spelt.float(), characters.to(device), weights.to(device)),
             }
 
         return losses

@@ -13,6 +13,8 @@ from training.scenes import Mark
 from training.vocabulary import picture_names
 
 MAX_CHARACTERS = 12
+LIGHTNESS = (0.3, 0.59, 0.11)  # of red, green and blue
+MIN_CONTRAST = 70  # of ink and ground in lightness
 Colour = tuple[int, int, int]
 _EVERYDAY_TEXT = (
     "open closed sale exit stop menu soup bread milk fresh today tomorrow welcome danger private parking station "
@@ -107,11 +109,15 @@ class Printer:
 
 def contrasting(rng: random.Random, background: Colour) -> Colour:
     """An ink that is legible on ``background``."""
-    light = 0.3 * background[0] + 0.59 * background[1] + 0.11 * background[2]
+    light = _lightness(background)
     while True:
         if rng.random() < 0.5:
             ink = (20, 20, 22) if light > 128 else (245, 245, 245)
         else:
             ink = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
-        if abs(0.3 * ink[0] + 0.59 * ink[1] + 0.11 * ink[2] - light) > 70:
+        if abs(_lightness(ink) - light) > MIN_CONTRAST:
             return ink
+
+
+def _lightness(colour: Colour) -> float:
+    return sum(share * value for share, value in zip(LIGHTNESS, colour, strict=True))

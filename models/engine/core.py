@@ -11,10 +11,11 @@ from typing import Any
 from hearth.models.engine.counters import EngineCounters
 from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
 from hearth.models.engine.kv_cells import KvCells, SeparateCells, SharedCells
+from hearth.models.engine.kv_room import KvRoom
 from hearth.models.engine.loading import EngineParts
 from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
-from hearth.models.engine.prompt import MediaSpan, count_positions, is_end
+from hearth.models.engine.prompt import MediaSpan
 from hearth.models.engine.runner import Runner
 from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
@@ -28,7 +29,6 @@ from hearth.models.types import CacheReport, FinishReason, MediaEmbeddings
 logger = logging.getLogger("hearth.engine")
 
 LONG_NODES_PER_LAYER = 4
-RESERVED_CELLS = 64  # kept free for the answer of every running request when another is let in
 MAX_BACKGROUND_WAIT_S = 0.02  # how long a cancel may go unnoticed while a picture is encoded or a block read
 
 
@@ -52,7 +52,6 @@ class EngineCore:
             if options.kv_unified
             else SeparateCells(context)
         )
-        self._has_own_cells = model.is_recurrent or not options.kv_unified  # a sequence's are nobody else's
         self._cache = PrefixCache(options.n_kept, sliceable=sliceable)
         self._disk = (
             DiskCache(
@@ -67,6 +66,8 @@ class EngineCore:
             if store
             else None
         )
+        shared = options.kv_unified and not model.is_recurrent
+        self._room = KvRoom(self._cells, self._cache, self._disk, info.n_ctx if shared else None)
         self._scheduler = Scheduler(
             max_running=min(options.n_parallel, options.n_kept),
             max_chunk_tokens=context.n_batch,
@@ -147,14 +148,7 @@ class EngineCore:
 
     def check_integrity(self) -> None:
         """Compares what the prefix cache believes with the KV cache. Raises EngineError if they differ."""
-        try:
-            self._cache.check()
-        except AssertionError as error:
-            raise EngineError(f"the prefix cache has lost count: {error}") from error
-        for slot in self._cache.sequences:
-            n_believed, n_held = count_positions(slot.entries), self._cells.num_positions(slot.seq_id)
-            if not is_end(slot.entries, n_believed, n_held):
-                raise EngineError(f"KV sequence {slot.seq_id} holds {n_held} positions, {n_believed} were expected")
+        self._room.check()
 
     def snapshot(self) -> dict[str, float]:
         """What was done since the start (EngineCounters), and what there is now."""
@@ -174,35 +168,20 @@ class EngineCore:
         self._fail(list(self._scheduler.running), error)
         while self._scheduler.waiting:
             self._scheduler.waiting.popleft().fail(EngineError(f"the engine failed ({error}); ask again"))
-        self._cells.clear()
-        for slot in self._cache.sequences:
-            self._cache.clear(slot)
+        self._room.clear()
 
     def _has_room(self, sequence: Sequence) -> bool:
-        if self._has_own_cells:
-            return True
-        reserved = RESERVED_CELLS * (len(self._scheduler.running) + 1)
-        needed = self._cache.cells_in_use() + self._cache.cells_needed(sequence.entries)
-        return needed + reserved <= self._info.n_ctx
+        return self._room.is_enough(sequence.entries, len(self._scheduler.running))
 
     def _start(self, sequence: Sequence) -> None:
         """Gives a sequence its place in the KV cache, with as much of its prompt as is there already."""
         try:
             entries = sequence.entries
-            choice = self._cache.choose(entries)
-            if choice is None:
-                raise EngineError("more requests run than there are KV sequences")
-            if self._disk is not None:
-                self._disk.settle(choice.target)
-            placement = self._cache.place(entries)
-            assert placement is not None
-            slot = sequence.slot = placement.target
-            if not self._cells.place(placement.source.seq_id, slot.seq_id, sequence.position(placement.n_matched)):
-                self._cache.clear(slot)
+            slot = sequence.slot = self._room.place(entries)
             if self._disk is not None:
                 sequence.restore = self._disk.begin(entries, len(slot.entries))
             n_passing_cells = sequence.restore.n_passing_cells if sequence.restore is not None else 0
-            self._free_cells(self._cache.cells_needed(entries) + n_passing_cells)
+            self._room.free(self._cache.cells_needed(entries) + n_passing_cells)
             if sequence.sampler is None:
                 sampling, seen = sequence.request.sampling, sequence.prompt.entries
                 sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
@@ -372,8 +351,8 @@ class EngineCore:
                 break
         slot = _slot(sequence)
         self._cache.extend(slot, tokens[:n_valid])
-        if n_valid < len(tokens) and not self._cells.truncate(slot.seq_id, chunk.position + n_valid):
-            self._cache.clear(slot)
+        if n_valid < len(tokens):
+            self._room.cut(slot, chunk.position + n_valid)
         if sequence.speculation is not None and len(tokens) > 1:
             sequence.speculation.checked(len(tokens) - 1, n_valid - 1)
             self._counters.guessed(len(tokens) - 1, n_valid - 1)
@@ -420,39 +399,19 @@ class EngineCore:
     def _undo(self, chunks: list[Chunk]) -> None:
         """Takes back what a decode that did not finish left in the KV cache."""
         for chunk in chunks:
-            slot = chunk.sequence.slot
-            if slot is not None and not self._cells.truncate(slot.seq_id, chunk.position):
-                self._cache.clear(slot)
+            if chunk.sequence.slot is not None:
+                self._room.cut(chunk.sequence.slot, chunk.position)
 
     def _distrust_states(self, chunks: list[Chunk]) -> None:
         """Forgets all sequences of a recurrent model after a decode of several broke off: llama.cpp moves the states of
         others out of their way, and notes them as moved before they are. What runs is computed again."""
         if not self._sliceable and len(chunks) > 1:
             for slot in self._cache.sequences:
-                self._cells.forget(slot.seq_id)
-                self._cache.clear(slot)
-
-    def _free_cells(self, n_cells: int) -> None:
-        """Empties idle sequences until ``n_cells`` are free, as far as there are idle ones."""
-        if self._has_own_cells:
-            return
-        while self._info.n_ctx - self._cache.cells_held() < n_cells:
-            victim = self._cache.next_victim()
-            if victim is None:
-                return
-            self._evict(victim)
-
-    def _evict(self, slot: CachedSequence) -> None:
-        if self._disk is not None:
-            self._disk.settle(slot)
-        self._cells.forget(slot.seq_id)
-        self._cache.evicted(slot)
+                self._room.distrust(slot)
 
     def _make_room(self, sequences: list[Sequence]) -> None:
         """After a decode found no free cells: an idle sequence goes, or the youngest request waits on disk."""
-        victim = self._cache.next_victim()
-        if victim is not None:
-            self._evict(victim)
+        if self._room.evict_idle():
             return
         preempted = self._scheduler.preempt()
         if preempted is None:
@@ -463,7 +422,7 @@ class EngineCore:
         if slot is not None:
             self._save(preempted, slot, final=True)
             self._cache.release(slot)
-            self._evict(slot)
+            self._room.evict(slot)
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         if sequence.slot is not None:
@@ -478,8 +437,7 @@ class EngineCore:
             error.__cause__ = cause
         for sequence in sequences:
             if forget and sequence.slot is not None:
-                self._cells.forget(sequence.slot.seq_id)
-                self._cache.clear(sequence.slot)
+                self._room.distrust(sequence.slot)
             self._release(sequence)
             sequence.fail(error)
 
@@ -490,8 +448,7 @@ class EngineCore:
             sequence.sampler.close()
             sequence.sampler = None
         if sequence.slot is not None:
-            self._cells.drop_load(sequence.slot.seq_id)
-            self._cache.release(sequence.slot)
+            self._room.release(sequence.slot)
             sequence.slot = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from enum import Enum
 from queue import SimpleQueue
@@ -184,40 +184,41 @@ class Sequence:
 
     def send(self) -> None:
         """Hands what happened to whoever reads ``events``, and has it passed on."""
-        self.hand_over()
-        if self._flush is not None:
-            self._flush()
+        self.send_all((self,))
 
     @staticmethod
-    def send_all(sequences: Iterable[Sequence]) -> None:
-        """As ``send``, but what several have for the same reader is passed on once."""
-        flushes = set()
-        for sequence in sequences:
-            if sequence.hand_over() and sequence._flush is not None:
-                flushes.add(sequence._flush)
-        for flush in flushes:
-            flush()
+    def send_all(sequences: Collection[Sequence]) -> None:
+        """As ``send``; what several have for the same reader is passed on once.
 
-    def hand_over(self) -> bool:
-        """Hands what happened to the sink or to ``events``. False: there was nothing, or it may wait.
-
-        Once a step, when all requests have theirs, and of a fast answer not every token by itself: a reader that wakes
-        wants a processor and Python's lock, which the next step needs.
+        Of fast answers not every token by itself, but what all have when one of them is due: a reader that wakes wants
+        a processor and Python's lock, which the next step needs.
         """
         now = time.monotonic()
-        if self._sent_text and now - self._sent_s < SEND_EVERY_S and self.phase is not Phase.ENDED:
-            return False
-        self._sent_s = now
+        if all(sequence._may_wait(now) for sequence in sequences):
+            return
+        flushes = {sequence._flush for sequence in sequences if sequence._hand_over(now)}
+        for flush in flushes:
+            if flush is not None:
+                flush()
+
+    def _may_wait(self, now_s: float) -> bool:
+        return self._sent_text and now_s - self._sent_s < SEND_EVERY_S and self.phase is not Phase.ENDED
+
+    def _hand_over(self, now_s: float) -> bool:
+        """Hands what happened to the sink or to ``events``. False: nothing did."""
+        self._sent_s = now_s
         self._sent_text = bool(self._text)
         self._note_text()
         unsent, self._unsent = self._unsent, []
+        if not unsent:
+            return False
         with self._sending:
             if self._sink is not None:
                 self._sink(unsent)
             else:
                 for event in unsent:
                     self.events.put(event)
-        return bool(unsent)
+        return True
 
     def deliver_to(self, sink: Callable[[list[EngineEvent]], None], flush: Callable[[], None] | None = None) -> None:
         """Hands what happened, and from now on what happens, to ``sink``, on the thread on which it does."""

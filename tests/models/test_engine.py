@@ -104,6 +104,24 @@ def test_an_integrity_error_is_the_engines(engine: LlamaEngine) -> None:
         engine.check_integrity()
 
 
+def test_a_fault_while_a_place_is_made_gives_the_place_back(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = engine._core
+
+    def break_down(*_: int) -> bool:
+        raise EngineError("a fault")
+
+    prompt = TextSegment(prompt_tokens(40))
+    with monkeypatch.context() as patch:
+        patch.setattr(core._cells, "place", break_down)
+        for _ in core._cache.sequences:
+            assert isinstance(run(engine, prompt)[-1], Failed)
+    assert not any(slot.busy or slot.entries for slot in core._cache.sequences)
+    assert finish(engine, prompt).usage.completion_tokens
+    engine.check_integrity()
+
+
 def test_a_second_turn_reads_only_what_is_new(engine: LlamaEngine, load_engine: LoadEngine) -> None:
     first = prompt_tokens(100)
     answer = finish(engine, TextSegment(first), max_tokens=20)

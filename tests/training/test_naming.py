@@ -49,13 +49,13 @@ def small_vision() -> VisionNetwork:
 
 
 def test_crops_have_a_class_for_every_name_and_show_no_held_out_photograph() -> None:
-    crops = naming.Crops(material(), seed=3)
-    assert crops.names[0] == "thing"
-    assert crops.names[-1] == "Royal Gala apple"
+    crops, names = naming.Crops(material(), seed=3), naming.class_names(material())
+    assert names[0] == "thing"
+    assert names[-1] == "Royal Gala apple"
     pixels, labels = crops.batch(40)
-    assert pixels.shape == (40, 3, naming.SIDE_PX, naming.SIDE_PX)
+    assert pixels.shape == (40, 3, CROP_PX, CROP_PX)
     assert 0 <= float(pixels.min()) <= float(pixels.max()) <= 255
-    photographed = [crops.names[label] == "Royal Gala apple" for label in labels]
+    photographed = [names[label] == "Royal Gala apple" for label in labels]
     assert sum(photographed) == round(40 * naming.PHOTOGRAPH_SHARE)
     assert crops._photographs.float().mean((2, 3)).tolist() == [[0.0, 0.0, 255.0]]
 
@@ -68,11 +68,11 @@ def test_crops_are_the_same_for_the_same_seed() -> None:
 
 def test_a_crop_shows_its_thing_whole_at_its_size() -> None:
     crops = naming.Crops(Material((), {}), seed=1)
-    square = torch.full((8, 4, naming.SIDE_PX, naming.SIDE_PX), 255.0)
+    square = torch.full((8, 4, CROP_PX, CROP_PX), 255.0)
     cut = crops._cut(square, torch.full((8,), 0.5), torch.zeros(8, 2), "zeros")
     covered = (cut[:, 3] > 128).float().mean((1, 2))
     assert torch.allclose(covered, torch.full((8,), 0.25), atol=0.02)
-    middle = naming.SIDE_PX // 2
+    middle = CROP_PX // 2
     assert float(cut[:, 3, middle, middle].min()) > 254.9
     assert float(cut[:, 3, 0, 0].max()) == 0.0
 
