@@ -62,16 +62,16 @@ class Conversing:
         self.drills = Drills(self.writer, tokenizer, [])
         self._step = 0
 
-    def losses(self, _progress: float) -> dict[str, Tensor]:
+    def losses(self, progress: float) -> dict[str, Tensor]:
         """Pictures in every step, and now and then text or the vision half's own losses beside."""
         self._step += 1
         turn = self._step % CYCLE
         terms: dict[str, Tensor] = {}
         if turn == 0:
-            terms.update(self._live())
+            terms.update(self._live(progress))
         else:
             with autocast(self.device):
-                terms["picture"] = self._pictures()
+                terms["picture"] = self._pictures(progress)
                 if turn in TEXTS:
                     terms[TEXTS[turn]] = self._text(TEXTS[turn])
         return terms
@@ -86,13 +86,13 @@ class Conversing:
             rows = self.drills.rows(DRILLS_PER_STEP)
         return TEXT_WEIGHTS[kind] * next_token_loss(self.network.language, moved(rows, self.device))
 
-    def _pictures(self) -> Tensor:
-        drawn = [self.composer.picture_chat() for _ in range(PICTURE_CHATS_PER_STEP)]
+    def _pictures(self, progress: float) -> Tensor:
+        drawn = [self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)]
         visual = [self.pool.visual(scene) for chat in drawn for scene in chat.scenes]
         return self._loss(drawn, torch.cat(visual))
 
-    def _live(self) -> dict[str, Tensor]:
-        drawn = [self.live.picture_chat() for _ in range(LIVE_CHATS_PER_STEP)]
+    def _live(self, progress: float) -> dict[str, Tensor]:
+        drawn = [self.live.picture_chat(progress) for _ in range(LIVE_CHATS_PER_STEP)]
         scenes = [scene for chat in drawn for scene in chat.scenes]
         self.network.vision.eval()  # a few canvases of many sizes make poor statistics for batch normalisation
         visual = torch.cat(encode_scenes(scenes, self.network.vision, self.device))

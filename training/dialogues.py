@@ -16,15 +16,23 @@ from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
 KINDS = {
-    "single": 0.2, "coloured": 0.1, "counted": 0.11, "pair": 0.11, "groups": 0.06, "photograph": 0.1, "words": 0.12,
-    "chart": 0.1, "related": 0.1,
+    "single": 0.2, "coloured": 0.09, "counted": 0.14, "pair": 0.14, "groups": 0.07, "photograph": 0.1, "words": 0.08,
+    "chart": 0.09, "related": 0.09,
 }  # fmt: skip
+_FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
+_FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress
 _SKILL_WEIGHTS = {
     "name": 4.0, "colour": 3.0, "side": 3.0, "count": 3.0, "statement": 2.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
     "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
 }  # fmt: skip
 MAX_TURNS = 6
 JSON_SHARE = 0.1
+
+
+def kinds_at(progress: float) -> dict[str, float]:
+    """Kinds of scenes and their weights: pictures of one or two names first, since all else is asked by name."""
+    share = min(max((_ALL_FROM - progress) / (_ALL_FROM - _FIRST_UNTIL), 0.0), 1.0)
+    return {kind: share * _FIRST_KINDS.get(kind, 0.0) + (1 - share) * weight for kind, weight in KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,11 @@ class Composer:
         self.talker = talker
         self.rng: random.Random = scenes.rng
 
-    def picture_chat(self) -> PictureChat:
+    def picture_chat(self, progress: float = 1.0) -> PictureChat:
         """One to ``MAX_TURNS`` questions on one picture or several, now and then with small talk or another picture."""
         rng = self.rng
-        kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+        kinds = kinds_at(progress)
+        kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
         drawn = self.scenes.draw(kind)
         messages = self._on_several(drawn) if kind == "related" else self._on_one(drawn[0])
         if rng.random() < 0.04:

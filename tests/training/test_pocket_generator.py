@@ -16,7 +16,7 @@ from training.answers import Examiner, it_is
 from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
 from training.chats import IMAGE_ID, Chat, Message, encode
-from training.dialogues import KINDS, Composer
+from training.dialogues import KINDS, Composer, kinds_at
 from training.exams import Exam
 from training.exchanges import plain, spelled
 from training.facts import FACT_KINDS
@@ -381,3 +381,10 @@ def test_spelled_words_become_one_token_a_character() -> None:
 def test_shapes_are_drawn_with_every_name() -> None:
     for shape in SHAPES:
         assert np.asarray(shape_mask(shape)).mean() > 20
+
+
+def test_pictures_of_many_things_come_later() -> None:
+    assert kinds_at(0.0)["words"] == kinds_at(0.2)["related"] == 0
+    assert kinds_at(1.0) == KINDS
+    assert 0 < kinds_at(0.4)["chart"] < KINDS["chart"]
+    assert all(sum(kinds_at(progress).values()) == pytest.approx(1) for progress in (0, 0.4, 1))
