@@ -1,6 +1,7 @@
 """Stage "chat": instruction tuning in the chat format on everything together: pictures, passages, small talk.
 
-In most steps the vision half stands still and its tokens are encoded ahead; in every ``CYCLE``-th it learns too,
+At first the vision half stands still and its tokens are encoded ahead: the language model learns to read tokens that do
+not change meanwhile. From ``LIVE_FROM`` on, at a low rate by then, every ``CYCLE``-th step teaches the vision half too,
 through the language model, with the words and characters of its own stage beside, so that it does not forget them.
 Texts stand beside the pictures of every second step: the stage before has taught them, and they only must not fade.
 """
@@ -30,7 +31,8 @@ from training.view_batches import SIDE_PX, new_fonts
 
 PICTURE_CHATS_PER_STEP = 32
 LIVE_CHATS_PER_STEP = 8
-CYCLE = 8  # steps, of which the last is live
+CYCLE = 8  # steps, of which the last may be live
+LIVE_FROM = 0.75  # progress; at full rate a few pictures a step cost a quarter of the names that tokens say
 TEXTS = {1: "talk", 3: "grounded", 5: "drill", 7: "grounded"}  # step of the cycle → text beside its pictures
 TALKS_PER_STEP = 40
 GROUNDED_PER_STEP = 14
@@ -67,7 +69,7 @@ class Conversing:
         self._step += 1
         turn = self._step % CYCLE
         terms: dict[str, Tensor] = {}
-        if turn == 0:
+        if turn == 0 and progress >= LIVE_FROM:
             terms.update(self._live(progress))
         else:
             with autocast(self.device):

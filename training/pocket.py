@@ -112,7 +112,7 @@ def main() -> None:
         mixing.run(recipe.plan("mixed", 8e-4), network, pictures, tokenizer, recipe.seed + 60_000)
     load_stage(recipe.runs / "mixed.pt", network)
     if "chat" in recipe.stages and pictures:
-        conversing.run(recipe.plan("chat", 9e-4), network, pictures, tokenizer, recipe.seed + 90_000)
+        conversing.run(recipe.plan("chat", 8e-4), network, pictures, tokenizer, recipe.seed + 90_000)
     if "export" in recipe.stages:
         load_stage(recipe.runs / "chat.pt", network)
         export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)
