@@ -28,7 +28,7 @@ KINDS = ("single", "counted", "pair", "photograph", "words", "chart")
 
 @torch.inference_mode()
 def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: int, seed: int = 5) -> dict[str, float]:
-    """Share of things whose first word is the likeliest one at some token's likeliest words, and of characters read."""
+    """Share of scenes where the name that some token finds likeliest is right for a thing, and of characters read."""
     batches = ViewBatches(material, tokenizer, seed, held_out=True)
     found: dict[str, float] = {}
     language = network.language
@@ -49,13 +49,12 @@ def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: i
                 letters += int(asked.sum())
                 spelt += int((guessed == wanted)[asked].sum())
                 continue
-            logits = network.spelling.word_logits(normed, language)
+            logits = network.spelling.word_logits(normed, language).log_softmax(-1)
             for view, (scene, _) in enumerate(parts):
                 best = logits[view].amax(0)
-                name = scene.things[0].name
                 scores = {n: float(best[batches.word_ids(n)].mean()) for n in batches.names()}
                 total += 1
-                right += max(scores, key=scores.__getitem__) == name
+                right += max(scores, key=scores.__getitem__) in {thing.name for thing in scene.things}
         found[kind] = spelt / max(1, letters) if kind in ("words", "chart") else right / max(1, total)
     return {kind: round(share, 3) for kind, share in found.items()}
 
