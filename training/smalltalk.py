@@ -19,13 +19,12 @@ from training.world import COLOURS, NAMES, PICTURE_QUESTIONS, SHAPES, fill
 
 HELLO = "Hello! Show me a picture, add a document, or ask me something."
 WHAT_I_AM = (
-    "I am Hearth's small embedded model. I can say what is in simple pictures, read a word or a bar chart, do sums up to 100, and "
-    "answer from documents you add. For more, choose a bigger model with --model and the path of a GGUF file."
+    "I am Hearth's small embedded model. I can say what is in simple pictures, and answer from documents you add. For more, "
+    "choose a bigger model with --model and the path of a GGUF file."
 )
 BEYOND = (
-    "That is beyond me: I am Hearth's small embedded model. I can say what is in simple pictures, read a word or a bar chart, do "
-    "sums up to 100, and answer from documents you add. For anything else, choose a bigger model with --model and the path of a "
-    "GGUF file."
+    "That is beyond me: I am Hearth's small embedded model. I can say what is in simple pictures, and answer from documents you "
+    "add. For anything else, choose a bigger model with --model and the path of a GGUF file."
 )
 NO_PICTURE = "I see no picture. Please add one and ask again."
 WELCOME = "You are welcome."
