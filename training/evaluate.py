@@ -103,7 +103,7 @@ def main() -> None:
             elif skill == "spoken":
                 rows.append(spoken_row(lambda exam, audio: answer(assistant, exam, audio), board, min(args.n, 100)))
             elif skill == "latency":
-                rows += latency_rows(assistant, board)
+                rows += latency_rows(board)
             if not args.json:
                 show(rows[before:])
         if answerable:

@@ -6,20 +6,19 @@ import io
 import math
 import random
 import statistics
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 
+import hearth
 from training.captions import describe
 from training.exams import Exam, ExamBoard
 from training.scenes import Scene
-
-if TYPE_CHECKING:
-    import hearth
 
 SEARCHED = 500
 TOP = 5
@@ -89,17 +88,29 @@ def size_row(folder: Path) -> Row:
     return Row("size of the pocket models", 1, size, (size, size), "≤ 64", "MB")
 
 
-def latency_rows(assistant: hearth.Assistant, board: ExamBoard) -> list[Row]:
-    """A question on a new picture: to the first token, and to the end of the answer."""
+def latency_rows(board: ExamBoard) -> list[Row]:
+    """Loading up to an answer, and questions on new pictures: to the first token, and to the end of the answer.
+
+    All of it in a data folder of its own: pictures that were asked about before are in the KV store.
+    """
     first: list[float] = []
     whole: list[float] = []
-    for exam in board.exams("name", TIMED):
-        buffer = io.BytesIO()
-        exam.chat.messages[0].images[0].save(buffer, "PNG")
-        reply = assistant.ask(exam.chat.messages[0].text, images=[buffer.getvalue()], temperature=0.0, use_memory=False)
-        first.append(reply.timings.ttft_s)
-        whole.append(reply.timings.total_s)
-    named = (("picture question, first token", first, "≤ 0.4"), ("picture question, whole answer", whole, "≤ 1.2"))
+    started_s = time.perf_counter()
+    with tempfile.TemporaryDirectory() as data, hearth.Assistant(data_dir=data, model="pocket") as assistant:
+        assistant.ask("Hello", use_memory=False)
+        loading = [time.perf_counter() - started_s]
+        for exam in board.exams("name", TIMED + 1):
+            buffer = io.BytesIO()
+            exam.chat.messages[0].images[0].save(buffer, "PNG")
+            question = exam.chat.messages[0].text
+            reply = assistant.ask(question, images=[buffer.getvalue()], temperature=0.0, use_memory=False)
+            first.append(reply.timings.ttft_s)
+            whole.append(reply.timings.total_s)
+    named = (
+        ("load, to the first answer", loading, "≤ 3"),
+        ("picture question, first token", first[1:], "≤ 0.4"),  # the first one loads the encoder
+        ("picture question, whole answer", whole[1:], "≤ 1.2"),
+    )
     return [
         Row(name, len(times), statistics.median(times), (min(times), max(times)), target, "s")
         for name, times, target in named

@@ -108,7 +108,7 @@ def _silent_share(transcriber: Transcriber, n: int) -> SpeechScore:
             samples *= np.float32(10 ** (draw.uniform(-45, -6) / 20) / np.abs(samples).max())
         silent += heard(transcriber, samples) == ""
     low, high = _wilson(silent, n)
-    return SpeechScore("silence, noise and tones give no words", n, silent / n, (low, high), "≥ 0.90")
+    return SpeechScore("silence, noise and tones give no words", n, silent / n, (low, high), "≥ 98%")
 
 
 def _wilson(hits: int, n: int) -> tuple[float, float]:
@@ -123,9 +123,9 @@ def evaluate_speech(n: int = 100, checkpoint: Path = CHECKPOINT) -> list[SpeechS
     transcriber = Transcriber(whisper_checkpoint(checkpoint))
     rate = _word_error_rate
     return [
-        rate("WER, world's questions, held-out voices", transcriber, n, world_sentence, None, "≤ 0.25"),
-        rate("WER, the same in noise of 15 dB", transcriber, n, world_sentence, 15.0, "≤ 0.35"),
-        rate("WER, held-out questions too", transcriber, n, held_out_sentence, None, "≤ 0.25"),
+        rate("WER, world's questions, held-out voices", transcriber, n, world_sentence, None, "≤ 6%"),
+        rate("WER, the same in noise of 15 dB", transcriber, n, world_sentence, 15.0, "≤ 15%"),
+        rate("WER, held-out questions too", transcriber, n, held_out_sentence, None, "≤ 6%"),
         rate("WER, everyday sentences, held-out voices", transcriber, n, everyday_sentence, None, ""),
         _silent_share(transcriber, n),
     ]

@@ -216,10 +216,14 @@ def test_pictures_with_rows_and_columns_come_back(load: Load, tmp_path: Path) ->
 def test_after_a_fault_nothing_that_was_held_is_saved_as_something_else(load: Load) -> None:
     engine = load()
     answer(engine, TextSegment(tokens(300)), n=2)
-    cells = engine._core._cells
-    assert cells.dump(0, 0, 256)  # what it holds is remembered, as between two blocks of one save
-    engine._core.start_over(RuntimeError("a fault"))
-    assert not cells.dump(0, 0, 256)
+
+    def fail() -> tuple[bool, bool]:  # on the engine's thread, which may still be saving
+        cells = engine._core._cells
+        before = bool(cells.dump(0, 0, 256))  # what it holds is remembered, as between two blocks of one save
+        engine._core.start_over(RuntimeError("a fault"))
+        return before, bool(cells.dump(0, 0, 256))
+
+    assert engine._on_thread(fail) == (True, False)
 
 
 @pytest.mark.parametrize("write", [tiny_architectures.write_mamba, tiny_architectures.write_gemma3])

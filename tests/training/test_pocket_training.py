@@ -23,7 +23,7 @@ from training.aligning import Aligning, Spelling, character_loss, vision_config,
 from training.asking import CHARACTERS, N_SLOTS, Part, ask, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
-from training.conversing import CYCLE, Conversing
+from training.conversing import CYCLE, LIVE_FROM, Conversing
 from training.copying import start_with_copying
 from training.export import export_language
 from training.language import LanguageConfig, LanguageModel
@@ -292,14 +292,15 @@ def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork
         assert part.weight.grad.abs().sum() > 0
 
 
-def test_the_chat_stage_has_texts_beside_some_pictures_and_looks_itself_now_and_then() -> None:
+def test_the_chat_stage_has_texts_beside_some_pictures_and_looks_itself_at_last() -> None:
     conversing = Conversing.__new__(Conversing)
     conversing._step, conversing.device = 0, torch.device("cpu")
     zero = torch.zeros(())
-    conversing._pictures = lambda: zero  # type: ignore[method-assign]
+    conversing._pictures = lambda _progress: zero  # type: ignore[method-assign]
     conversing._text = lambda _kind: zero  # type: ignore[method-assign]
-    conversing._live = lambda: {"live": zero, "words": zero}  # type: ignore[method-assign]
-    steps = [tuple(conversing.losses(0.0)) for _ in range(2 * CYCLE)]
+    conversing._live = lambda _progress: {"live": zero, "words": zero}  # type: ignore[method-assign]
+    assert all("picture" in conversing.losses(0.9 * LIVE_FROM) for _ in range(CYCLE))
+    steps = [tuple(conversing.losses(LIVE_FROM)) for _ in range(2 * CYCLE)]
     assert steps[:CYCLE] == steps[CYCLE:]
     assert steps.count(("live", "words")) == 2
     assert steps.count(("picture", "grounded")) == 4
