@@ -385,7 +385,7 @@ def test_a_decode_that_breaks_off_makes_no_state_wrong(
     assert [answer(engine, chat).tokens for chat in chats] == [one.tokens for one in said]
     hits = break_off_once(engine, monkeypatch, fails=fails)
     # two that are far from each other, so that llama.cpp brings their states together
-    for handle in [submit(engine, going_on[0]), submit(engine, going_on[4])]:
+    for handle in engine._on_thread(lambda: [submit(engine, going_on[0]), submit(engine, going_on[4])]):
         with suppress(EngineError):
             result(handle)
     assert hits
