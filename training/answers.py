@@ -1,4 +1,8 @@
-"""Questions on drawn scenes with their true answers, in the words the pocket model is to use."""
+"""Questions on drawn scenes with their true answers, in the words the pocket model is to use.
+
+What is seen comes first in an answer, and what follows from it last ("There are three dice, so no."): a small model
+looks up each word by those before it, and a verdict given first would be a guess.
+"""
 
 from __future__ import annotations
 
@@ -166,10 +170,13 @@ class Examiner:
         true = self.rng.random() < 0.5
         asked = thing.name if true else self.other(*counts_of(scene))
         question = fill(self.template("is_it"), thing.name, other=asked)
-        said = self._what_there_is(scene)
-        return Exchange(
-            question, f"{'Yes' if true else 'No'}, {said[0].lower()}{said[1:]}.", ("yes" if true else "no",)
-        )
+        return self._judged(question, self._what_there_is(scene), true)
+
+    @staticmethod
+    def _judged(question: str, seen: str, true: bool, *expected: str) -> Exchange:
+        """What is seen, and whether it is as asked."""
+        verdict = "so yes" if true else "so no"
+        return Exchange(question, f"{seen}, {verdict}.", (verdict, *expected))
 
     def _statement(self, scene: Scene) -> Exchange:
         """A statement about what there is, right or wrong in one thing."""
@@ -184,9 +191,7 @@ class Examiner:
             if not true and asked == name:
                 number = self.rng.choice([n for n in range(1, 7) if n != number])
             said = f"There {'is' if number == 1 else 'are'} {numbered(asked, number)}"
-        fact = self._what_there_is(scene)
-        answer = f"{'Yes' if true else 'No'}, {fact[0].lower()}{fact[1:]}."
-        return Exchange(self.template("statement").replace("{s}", said + "."), answer, ("yes" if true else "no",))
+        return self._judged(self.template("statement").replace("{s}", said + "."), self._what_there_is(scene), true)
 
     def _is_colour(self, scene: Scene) -> Exchange:
         thing = scene.things[0]
@@ -195,10 +200,7 @@ class Examiner:
         true = self.rng.random() < 0.5
         asked = thing.colour if true else self.rng.choice([c for c in COLOURS if c != thing.colour])
         question = fill(self.template("is_colour"), thing.name, colour=asked)
-        verdict = "Yes" if true else "No"
-        return Exchange(
-            question, f"{verdict}, t{the_is(thing.name)[1:]} {thing.colour}.", (verdict.lower(), thing.colour)
-        )
+        return self._judged(question, f"{the_is(thing.name)} {thing.colour}", true, thing.colour)
 
     def _background(self, scene: Scene) -> Exchange:
         question = fill(self.template("background"), scene.things[0].name)
@@ -251,8 +253,7 @@ class Examiner:
             else opposite.get(relation) or relation.replace("left", "R").replace("right", "left").replace("R", "right")
         )
         question = fill(self.template("is_relation"), first.name, other=second.name).replace("{r}", asked)
-        answer = f"{'Yes' if true else 'No'}, t{the_is(second.name)[1:]} {relation} the {first.name}."
-        return Exchange(question, answer, ("yes" if true else "no",))
+        return self._judged(question, f"{the_is(second.name)} {relation} the {first.name}", true)
 
     def _bigger(self, scene: Scene) -> Exchange:
         smaller, bigger = sorted(scene.things, key=lambda thing: thing.area)
@@ -263,11 +264,15 @@ class Examiner:
 
     def _more(self, scene: Scene) -> Exchange:
         counts = counts_of(scene)
-        most = max(counts, key=counts.__getitem__)
-        first, second = self.rng.sample(tuple(counts), 2)
-        question = fill(self.template("more"), first).replace("{ys}", plural(second))
-        numbers = f"{NUMBERS[counts[most]]} against {NUMBERS[min(counts.values())]}"
-        return Exchange(question, f"There are more {plural(most)}, {numbers}.", (f"more {plural(most)}",))
+        most, fewest = sorted(counts, key=counts.__getitem__, reverse=True)
+        template = self.template("more")
+        first, second = self.rng.sample((most, fewest), 2)
+        question = fill(template, first).replace("{ys}", plural(second))
+        if "{xs}" not in template:
+            first, second = most, fewest
+        verb = "is" if counts[first] == 1 else "are"
+        seen = f"There {verb} {numbered(first, counts[first])} and {numbered(second, counts[second])}"
+        return Exchange(question, f"{seen}, so more {plural(most)}.", (f"so more {plural(most)}",))
 
     def _words(self, scene: Scene) -> Exchange:
         return Exchange(self.template("words"), f'It says "{spelled(scene.text)}".', (f'"{scene.text}"',))

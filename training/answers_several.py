@@ -1,4 +1,7 @@
-"""Questions on two or three pictures, and answers in JSON about one."""
+"""Questions on two or three pictures, and answers in JSON about one.
+
+As in ``training.answers``, what each picture shows comes first in an answer.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from training.answers import Examiner, counts_of
 from training.captions import with_colour
-from training.exchanges import Exchange
+from training.exchanges import Exchange, capital
 from training.scenes import Scene
 from training.vocabulary import with_article
 from training.world import PLACES, fill
@@ -62,51 +65,59 @@ class SeveralPictures:
 
     def _which_picture(self, scenes: tuple[Scene, ...]) -> Exchange:
         names = [scene.things[0].name for scene in scenes]
-        if self.rng.random() < 0.12:
-            absent = self.examiner.other(*names)
-            question = fill(self._template("which_picture", scenes), "", other=absent)
-            return Exchange(question, f"None of the pictures shows {with_article(absent)}.", ("none",))
+        absent = self.rng.random() < 0.12
         index = self.rng.randrange(len(scenes))
-        question = fill(self._template("which_picture", scenes), "", other=names[index])
-        return Exchange(question, f"The {NTH[index]} picture shows the {names[index]}.", (NTH[index],))
+        asked = self.examiner.other(*names) if absent else names[index]
+        verdict = "so it is none of them" if absent else f"so it is the {NTH[index]} picture"
+        question = fill(self._template("which_picture", scenes), "", other=asked)
+        seen = _listed([with_article(name) for name in names])
+        return Exchange(question, f"They show {seen}, {verdict}.", (verdict,))
 
     def _common(self, scenes: tuple[Scene, ...]) -> Exchange:
         question = self._template("common", scenes)
-        all_of = "Both" if len(scenes) == 2 else "All"
         things = [scene.things[0] for scene in scenes]
+        seen = capital(_listed([_on_ground(scene) for scene in scenes]))
+        shared = self._shared(scenes, "both" if len(scenes) == 2 else "all", with_article(things[0].name))
+        return Exchange(question, f"{seen}: {shared}.", (shared,))
+
+    @staticmethod
+    def _shared(scenes: tuple[Scene, ...], all_of: str, named: str) -> str:
+        things = [scene.things[0] for scene in scenes]
+        colours, grounds = {thing.colour for thing in things}, {scene.background for scene in scenes}
         if len({thing.name for thing in things}) == 1:
-            return Exchange(question, f"{all_of} pictures show {with_article(things[0].name)}.", (things[0].name,))
-        colours = {thing.colour for thing in things}
+            return f"{all_of} show {named}"
         if len(colours) == 1 and None not in colours:
-            return Exchange(question, f"{all_of} things are {things[0].colour}.", (str(things[0].colour),))
-        backgrounds = {scene.background for scene in scenes}
-        if len(backgrounds) == 1 and None not in backgrounds:
-            ground = str(scenes[0].background)
-            return Exchange(
-                question,
-                f"{all_of} pictures have {'an' if ground == 'orange' else 'a'} {ground} background.",
-                (ground,),
-            )
-        return Exchange(question, "They have nothing in common.", ("nothing",))
+            return f"{all_of} things are {things[0].colour}"
+        if len(grounds) == 1 and None not in grounds:
+            return f"{all_of} have {_a(str(scenes[0].background))} background"
+        return "they have nothing in common"
 
     def _differ(self, scenes: tuple[Scene, ...]) -> Exchange:
-        question = self.examiner.template("differ")
+        """Thing, colour and place of each, whatever it is that differs: which of them does is known only at the end."""
         first, second = (scene.things[0] for scene in scenes[:2])
+        seen = [f"{with_colour(thing.name, thing.colour)} {PLACES[thing.cell]}" for thing in (first, second)]
+        answer = f"The first picture shows {seen[0]} and the second {seen[1]}."
         if first.name != second.name:
-            answer = f"The first picture shows {with_article(first.name)} and the second {with_article(second.name)}."
-            return Exchange(question, answer, (first.name, second.name))
-        if first.colour != second.colour and first.colour and second.colour:
-            return Exchange(
-                question,
-                f"The first picture shows {with_colour(first.name, first.colour)} and the second "
-                f"{with_colour(second.name, second.colour)}.",
-                (first.colour, second.colour),
-            )
-        return Exchange(
-            question,
-            f"The {first.name} is {PLACES[first.cell]} in the first picture and {PLACES[second.cell]} in the second.",
-            (PLACES[first.cell], PLACES[second.cell]),
-        )
+            expected = (first.name, second.name)
+        elif first.colour != second.colour and first.colour and second.colour:
+            expected = (first.colour, second.colour)
+        else:
+            expected = (PLACES[first.cell], PLACES[second.cell])
+        return Exchange(self.examiner.template("differ"), answer, expected)
+
+
+def _listed(parts: list[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _a(colour: str) -> str:
+    return f"{'an' if colour == 'orange' else 'a'} {colour}"
+
+
+def _on_ground(scene: Scene) -> str:
+    """What a picture shows with its colours: ``a red heart on white``."""
+    thing = scene.things[0]
+    return with_colour(thing.name, thing.colour) + (f" on {scene.background}" if scene.background else "")
 
 
 def fields_of(scene: Scene) -> dict[str, str | int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tokenizers import Tokenizer
@@ -15,16 +15,19 @@ from training.language import LanguageModel
 
 GAP_SHARE = 0.15  # of the rows get a jump in position, as if a long chat had been cut out
 MAX_GAP = 1400
-LENGTH_STEP = 32  # rows are padded to a multiple of it, so that compiled code sees few shapes
+LENGTH_STEP = 128  # rows are padded to a multiple of it: compiled code is made for every length anew
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Right-padded rows of shape (batch, length). ``weights`` are 0 where a token is not to be learnt."""
+    """Right-padded rows of shape (batch, length). ``weights`` are 0 where a token is not to be learnt; ``order`` tells
+    which chats stand in them one after the other.
+    """
 
     ids: Tensor
     positions: Tensor
     weights: Tensor
+    order: tuple[int, ...] = ()
 
 
 def pack(examples: list[tuple[list[int], list[float]]], rng: random.Random, boundaries: set[int]) -> Rows:
@@ -53,18 +56,43 @@ def pack_chats(
 ) -> Rows:
     """Rows of whole chats. ``prompt_weight`` is the weight of the user's words, 1 being that of the answers.
 
-    Chats that follow each other are joined into one longer conversation while it stays within ``row_tokens``.
+    Chats are joined into longer conversations of at most ``row_tokens``, so that the rows are full; ``order`` of the
+    rows is the order of the chats then.
     """
     boundaries = {special_id(tokenizer, f"<|{role}|>") for role in ("user", "assistant")}
-    examples: list[tuple[list[int], list[float]]] = []
+    encoded: list[tuple[list[int], list[float]]] = []
     for chat in chats:
         ids, learnt = encode(chat, tokenizer)
-        weights = [1.0 if own else prompt_weight for own in learnt]
-        if examples and len(examples[-1][0]) + len(ids) <= row_tokens:
-            examples[-1] = (examples[-1][0] + ids[1:], examples[-1][1] + weights[1:])  # one beginning per conversation
+        encoded.append((ids, [1.0 if own else prompt_weight for own in learnt]))
+    joined = _fitted([len(ids) for ids, _ in encoded], row_tokens)
+    examples: list[tuple[list[int], list[float]]] = []
+    for members in joined:
+        rng.shuffle(members)
+        first, *others = (encoded[member] for member in members)
+        ids, weights = list(first[0]), list(first[1])
+        for more_ids, more_weights in others:  # one beginning per conversation
+            ids += more_ids[1:]
+            weights += more_weights[1:]
+        examples.append((ids, weights))
+    return replace(pack(examples, rng, boundaries), order=tuple(member for row in joined for member in row))
+
+
+def _fitted(lengths: list[int], room: int) -> list[list[int]]:
+    """Indices grouped so that few groups are needed whose lengths add up to ``room`` at most: the longest first, each
+    where it just fits. What is longer than ``room`` stays alone.
+    """
+    groups: list[list[int]] = []
+    left: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        fitting = [at for at, free in enumerate(left) if free >= lengths[index]]
+        if fitting:
+            tightest = min(fitting, key=left.__getitem__)
+            groups[tightest].append(index)
+            left[tightest] -= lengths[index]
         else:
-            examples.append((ids, weights))
-    return pack(examples, rng, boundaries)
+            groups.append([index])
+            left.append(room - lengths[index])
+    return groups
 
 
 def next_token_loss(model: LanguageModel, rows: Rows, visual: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ Texts stand beside the pictures of every second step: the stage before has taugh
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import torch
 from tokenizers import Tokenizer
@@ -23,7 +24,7 @@ from training.mixing import moved
 from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
-from training.reading import Drills, grounded_rows
+from training.reading import Drills, grounded_rows, short_rows
 from training.scene_pool import FreshScenes, ScenePool, encode_scenes
 from training.smalltalk import Talker
 from training.texts import Writer
@@ -33,14 +34,15 @@ PICTURE_CHATS_PER_STEP = 32
 LIVE_CHATS_PER_STEP = 8
 CYCLE = 8  # steps, of which the last may be live
 LIVE_FROM = 0.75  # progress; at full rate a few pictures a step cost a quarter of the names that tokens say
-TEXTS = {1: "talk", 3: "grounded", 5: "drill", 7: "grounded"}  # step of the cycle → text beside its pictures
+TEXTS = {1: "talk", 3: "grounded", 5: "drill", 6: "sums", 7: "grounded"}  # step of the cycle → text beside its pictures
 TALKS_PER_STEP = 40
+SUMS_PER_STEP = 64
 GROUNDED_PER_STEP = 14
 DRILLS_PER_STEP = 20
-ROW_TOKENS = 384
-TALK_TOKENS = 160
+ROW_TOKENS = 512
 LOOK_WEIGHT = 0.3  # of the vision half's own losses
-TEXT_WEIGHTS = {"talk": 0.5, "grounded": 0.8, "drill": 0.5}  # without drills copying fades within some hundred steps
+# without drills copying fades within some hundred steps
+TEXT_WEIGHTS = {"talk": 0.5, "grounded": 0.8, "drill": 0.5, "sums": 0.5}
 
 
 class Conversing:
@@ -80,8 +82,9 @@ class Conversing:
 
     def _text(self, kind: str) -> Tensor:
         if kind == "talk":
-            talks = [self.talker.garbled() for _ in range(TALKS_PER_STEP)]
-            rows = pack_chats(talks, self.tokenizer, self.rng, row_tokens=TALK_TOKENS)
+            rows = short_rows([self.talker.garbled() for _ in range(TALKS_PER_STEP)], self.tokenizer, self.rng)
+        elif kind == "sums":
+            rows = short_rows([self.talker.sums() for _ in range(SUMS_PER_STEP)], self.tokenizer, self.rng)
         elif kind == "grounded":
             rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, 1.0)
         else:
@@ -90,24 +93,24 @@ class Conversing:
 
     def _pictures(self, progress: float) -> Tensor:
         drawn = [self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)]
-        visual = [self.pool.visual(scene) for chat in drawn for scene in chat.scenes]
-        return self._loss(drawn, torch.cat(visual))
+        return self._loss(drawn, [[self.pool.visual(scene) for scene in chat.scenes] for chat in drawn])
 
     def _live(self, progress: float) -> dict[str, Tensor]:
         drawn = [self.live.picture_chat(progress) for _ in range(LIVE_CHATS_PER_STEP)]
         scenes = [scene for chat in drawn for scene in chat.scenes]
         self.network.vision.eval()  # a few canvases of many sizes make poor statistics for batch normalisation
-        visual = torch.cat(encode_scenes(scenes, self.network.vision, self.device))
+        encoded = iter(encode_scenes(scenes, self.network.vision, self.device))
         self.network.vision.train()
         with autocast(self.device):
-            terms = {"live": self._loss(drawn, visual)}
+            terms = {"live": self._loss(drawn, [list(islice(encoded, len(chat.scenes))) for chat in drawn])}
         terms.update({name: LOOK_WEIGHT * term for name, term in self.looking.losses(0.0).items()})
         return terms
 
-    def _loss(self, drawn: list[PictureChat], visual: Tensor) -> Tensor:
-        chats = [chat.chat for chat in drawn]
-        rows = moved(pack_chats(chats, self.tokenizer, self.rng, row_tokens=ROW_TOKENS), self.device)
-        return next_token_loss(self.network.language, rows, visual)
+    def _loss(self, drawn: list[PictureChat], visual: list[list[Tensor]]) -> Tensor:
+        """``visual`` are the tokens of each chat's pictures."""
+        rows = pack_chats([chat.chat for chat in drawn], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
+        in_order = torch.cat([tokens for chat in rows.order for tokens in visual[chat]])
+        return next_token_loss(self.network.language, moved(rows, self.device), in_order)
 
 
 def run(plan: StagePlan, network: PocketNetwork, material: Material, tokenizer: Tokenizer, seed: int) -> None:

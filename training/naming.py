@@ -33,6 +33,11 @@ STYLED_SHARE = 0.45  # of the emoji
 SIZES = (0.3, 0.98)  # of a thing, as a share of the crop's side
 CUTS = (1.0, 1.6)  # side of a photograph, as a multiple of the crop's side
 TURN_DEGREES = 28.0
+WARPED_SHARE = 0.6  # of the crops
+WARP = 0.22  # at most, as a share of half the thing's side
+WARP_KNOTS = 4  # a side
+RETEXTURED_SHARE = 0.25  # of the crops
+KERNELS_PX = (1, 3, 5)
 SMOOTHING = 0.05
 
 
@@ -116,7 +121,14 @@ class Crops:
         to_picture[:, 1, 0], to_picture[:, 1, 1] = -turn.sin() / tall, turn.cos() / tall
         to_picture[:, :, 2:] = -to_picture[:, :, :2] @ shifts[:, :, None]
         grid = F.affine_grid(to_picture, [n, pictures.shape[1], CROP_PX, CROP_PX], align_corners=False)
-        return F.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
+        return F.grid_sample(pictures, grid + self._warp(n), padding_mode=padding, align_corners=False)
+
+    def _warp(self, n: int) -> Tensor:
+        """Smooth displacements, (n, CROP_PX, CROP_PX, 2): the same thing, drawn by another hand."""
+        strength = self._uniform(0, WARP, n, 1, 1, 1) * (self._uniform(0, 1, n, 1, 1, 1) < WARPED_SHARE)
+        knots = self._uniform(-1, 1, n, 2, WARP_KNOTS, WARP_KNOTS) * strength
+        side = (CROP_PX, CROP_PX)
+        return F.interpolate(knots, size=side, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
     def _grounds(self, n: int) -> Tensor:
         """One colour, blotches, or a photograph out of focus."""
@@ -132,9 +144,26 @@ class Crops:
             grounds[soft] = F.interpolate(F.avg_pool2d(behind, 8), size=(CROP_PX, CROP_PX), mode="bilinear")
         return grounds
 
+    def _retextured(self, pixels: Tensor) -> Tensor:
+        """Some pictures under a random convolution, mixed with themselves: shapes stay, textures and colours do not.
+
+        After RandConv (Xu et al. 2021, arXiv 2007.13003).
+        """
+        pixels = pixels.clone()
+        chosen = self._uniform(0, 1, len(pixels)) < RETEXTURED_SHARE
+        for of_kernel, side in zip(chosen.nonzero().flatten().chunk(len(KERNELS_PX)), KERNELS_PX, strict=False):
+            before = pixels[of_kernel] - 128
+            n = len(before)
+            kernels = torch.randn(3 * n, 3, side, side, generator=self._random) / (3 * side * side) ** 0.5
+            after = F.conv2d(before.reshape(1, 3 * n, CROP_PX, CROP_PX), kernels, padding=side // 2, groups=n)
+            share = self._uniform(0, 1, n, 1, 1, 1)
+            pixels[of_kernel] = (1 - share) * before + share * after.view_as(before) + 128
+        return pixels
+
     def _worn(self, pixels: Tensor) -> Tensor:
         """In another light, with other colours now and then, and with noise."""
         n = len(pixels)
+        pixels = self._retextured(pixels)
         lit = (pixels - 128) * self._uniform(0.75, 1.25, n, 1, 1, 1) + 128 + self._uniform(-25, 25, n, 1, 1, 1)
         mixing = torch.eye(3) + self._uniform(-0.35, 0.35, n, 3, 3) * (self._uniform(0, 1, n, 1, 1) < 0.25)
         mixed = torch.einsum("nij,njyx->niyx", mixing / mixing.sum(-1, keepdim=True).clamp(min=0.3), lit)
@@ -146,7 +175,8 @@ class Crops:
 def class_names(material: Material) -> list[str]:
     """Everything that is drawn, the shapes, then the products."""
     products = {photograph.product.name for photograph, _ in material.photographs if not photograph.held_out}
-    return [*dict.fromkeys(sprite.name for sprite in material.sprites), *SHAPES, *sorted(products)]
+    drawn = dict.fromkeys([*(sprite.name for sprite in material.sprites), *SHAPES])  # a few shapes are emoji too
+    return [*drawn, *sorted(products)]
 
 
 def _coloured_shape(shape: str, rgb: tuple[int, int, int]) -> Image.Image:

@@ -22,8 +22,8 @@ CHATS_PER_STEP = 16
 TALKS_PER_STEP = 48
 TEXTS_PER_STEP = 32
 TEXT_TOKENS = 128
-TALK_TOKENS = 160
-TALK_SHARE = 0.25
+SUMS_PER_STEP = 96
+TALK_TOKENS = 128
 CITATION_WEIGHT = 3.0  # of the number in “[2]”
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
@@ -85,21 +85,27 @@ class Reading:
         self.device = device
 
     def losses(self, progress: float) -> dict[str, Tensor]:
-        if self.rng.random() < TALK_SHARE:
-            talks = [self.talker.garbled() for _ in range(TALKS_PER_STEP)]
-            with autocast(self.device):
-                rows = pack_chats(talks, self.tokenizer, self.rng, row_tokens=TALK_TOKENS)
-                return {"talk": next_token_loss(self.model, self._moved(rows))}
-        drilled = self.rng.random() < (0.3 if progress < 0.4 else 0.1)
-        if drilled:
-            name, rows = "drill", self.drills.rows(TEXTS_PER_STEP)
+        drill_share = 0.2 if progress < 0.4 else 0.1
+        shares = {"talk": 0.2, "sums": 0.1, "drill": drill_share, "grounded": 0.7 - drill_share}
+        (name,) = self.rng.choices(tuple(shares), tuple(shares.values()))
+        if name == "talk":
+            rows = short_rows([self.talker.garbled() for _ in range(TALKS_PER_STEP)], self.tokenizer, self.rng)
+        elif name == "sums":
+            rows = short_rows([self.talker.sums() for _ in range(SUMS_PER_STEP)], self.tokenizer, self.rng)
+        elif name == "drill":
+            rows = self.drills.rows(TEXTS_PER_STEP)
         else:
-            name, rows = "grounded", grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
+            rows = grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
         with autocast(self.device):
             return {name: next_token_loss(self.model, self._moved(rows))}
 
     def _moved(self, rows: Rows) -> Rows:
         return Rows(rows.ids.to(self.device), rows.positions.to(self.device), rows.weights.to(self.device))
+
+
+def short_rows(chats: list[Chat], tokenizer: Tokenizer, rng: random.Random) -> Rows:
+    """Short chats, joined."""
+    return pack_chats(chats, tokenizer, rng, row_tokens=TALK_TOKENS)
 
 
 def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: float) -> Rows:

@@ -17,6 +17,8 @@ VAGUE_SHARE = 0.08  # of the questions: only their subject says what is meant
 REWORDED_SHARE = 0.3  # of the others; of their words:
 LEFT_OUT = 0.15
 UNKNOWN = 0.12
+SAME_SUBJECT_SHARE = 0.15  # of what is asked for: the sources tell something else of its subject, too
+_TIMES = {"day", "date", "time"}
 _FILLERS = [
     "Please read this page with care.",
     "The weather was fine for most of the week.",
@@ -131,6 +133,15 @@ class Writer:
         kind = kind or self.rng.choice(FACT_KINDS)
         return Fact(kind, self.fill(self.rng.choice(kind.subject.split("|"))), self.invent(kind.value))
 
+    def _another_about(self, fact: Fact) -> Fact | None:
+        """Something else about the subject of ``fact``, which nobody takes for what is asked."""
+        asked = _TIMES if fact.kind.value in _TIMES else {fact.kind.value}
+        kinds = [kind for kind in FACT_KINDS if kind.subject == fact.kind.subject and kind.value not in asked]
+        if not kinds:
+            return None
+        kind = self.rng.choice(kinds)
+        return Fact(kind, fact.subject, self.invent(kind.value))
+
     def statement(self, fact: Fact) -> str:
         pool = fact.kind.statements
         template = pool[-1] if self.held_out and self.rng.random() < 0.5 else self.rng.choice(pool[:-1])
@@ -160,10 +171,6 @@ class Writer:
                 words.append(self.invent("place").lower())
         return " ".join(words)
 
-    def answer(self, fact: Fact, number: int) -> str:
-        sentence = _capital(fact.kind.answer[:-1].replace("{s}", fact.subject).replace("{v}", fact.value))
-        return f"{sentence} [{number}]."
-
     def filler(self) -> str:
         return _capital(self.fill(self.rng.choice(_FILLERS)))
 
@@ -189,9 +196,13 @@ class Writer:
             absent.update(rng.sample(range(len(targets)), rng.randint(1, min(2, len(targets)))))
         found_in: list[list[str]] = [[] for _ in range(n_passages)]
         where = [rng.randrange(n_passages) for _ in targets]
+        stated = [self.statement(fact) for fact in targets]
         for i, fact in enumerate(targets):
             if i not in absent:
-                found_in[where[i]].append(self.statement(fact))
+                found_in[where[i]].append(stated[i])
+                another = self._another_about(fact)
+                if another and not self.held_out and rng.random() < SAME_SUBJECT_SHARE:
+                    found_in[rng.randrange(n_passages)].append(self.statement(another))
             if rng.random() < (0.9 if i in absent else 0.55):  # another thing of the same kind
                 other = self.fact(fact.kind)
                 if other.subject != fact.subject:
@@ -209,7 +220,7 @@ class Writer:
         for turn, i in enumerate(order):
             question = self.spoken_or_typed(self.question(asked[i]))
             text = "Sources:\n" + "\n".join(lines) + "\n\n" + question if turn == 0 else question
-            answer = NOT_IN_SOURCES if i in absent else self.answer(asked[i], where[i] + 1)
+            answer = NOT_IN_SOURCES if i in absent else f"{stated[i][:-1]} [{where[i] + 1}]."
             messages += [Message("user", text), Message("assistant", answer)]
         last = order[-1]
         expected = (NOT_IN_SOURCES,) if last in absent else (asked[last].value, f"[{where[last] + 1}]")

@@ -23,6 +23,7 @@ from training.pictures import Material
 from training.printing import Printer
 from training.products import Photograph, Product
 from training.scenes import Sprite
+from training.world import SHAPES
 
 
 def material() -> Material:
@@ -60,13 +61,35 @@ def test_crops_have_a_class_for_every_name_and_show_no_held_out_photograph() -> 
     assert crops._photographs.float().mean((2, 3)).tolist() == [[0.0, 0.0, 255.0]]
 
 
+def test_a_name_that_is_a_shape_and_an_emoji_is_one_class() -> None:
+    shape = Sprite(SHAPES[0], Image.new("RGBA", (40, 40), (255, 0, 0, 255)), "red")
+    known = material()
+    both = Material((*known.sprites, shape), known.styled, known.photographs)
+    names = naming.class_names(both)
+    assert names.count(SHAPES[0]) == 1
+    labels = naming.Crops(both, seed=3).batch(40)[1]
+    assert sum(names[label] == "Royal Gala apple" for label in labels) == round(40 * naming.PHOTOGRAPH_SHARE)
+
+
+def test_warped_and_retextured_crops_keep_their_shape_and_range() -> None:
+    crops = naming.Crops(material(), seed=5)
+    assert float(crops._warp(50).abs().max()) > 0.1
+    assert float(crops._warp(50).abs().max()) < 2 * naming.WARP
+    grey = torch.full((40, 3, CROP_PX, CROP_PX), 128.0)
+    assert torch.equal(crops._retextured(grey), grey)
+    picture = torch.rand(40, 3, CROP_PX, CROP_PX) * 255
+    changed = (crops._retextured(picture) != picture).flatten(1).any(1)
+    assert 0 < int(changed.sum()) < 40
+
+
 def test_crops_are_the_same_for_the_same_seed() -> None:
     first, second = (naming.Crops(material(), seed=3).batch(40) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
 
-def test_a_crop_shows_its_thing_whole_at_its_size() -> None:
+def test_a_crop_shows_its_thing_whole_at_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "WARPED_SHARE", 0.0)
     crops = naming.Crops(Material((), {}), seed=1)
     square = torch.full((8, 4, CROP_PX, CROP_PX), 255.0)
     cut = crops._cut(square, torch.full((8,), 0.5), torch.zeros(8, 2), "zeros")

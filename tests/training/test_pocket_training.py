@@ -26,7 +26,7 @@ from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
 from training.conversing import CYCLE, LIVE_FROM, Conversing
 from training.copying import start_with_copying
 from training.export import export_language
-from training.language import LanguageConfig, LanguageModel
+from training.language import QUERIES, LanguageConfig, LanguageModel, causal_attention
 from training.loop import StagePlan, learning_rate_factor, run_stage
 from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
@@ -143,6 +143,25 @@ def test_joined_chats_keep_their_words_and_begin_once(tokenizer: Tokenizer) -> N
     assert len(joined.ids) < 4
     assert joined.weights.sum() == apart.weights.sum()
     assert int((joined.ids == tokenizer.token_to_id("<|bos|>")).sum()) == len(joined.ids)
+
+
+def test_chats_are_joined_so_that_rows_are_full_and_their_order_is_told(tokenizer: Tokenizer) -> None:
+    lengths = (40, 3, 25, 3, 12, 30)
+    chats = [
+        Chat((Message("user", "word " * n), Message("assistant", f"answer {i}")), "x") for i, n in enumerate(lengths)
+    ]
+    rows = pack_chats(chats, tokenizer, random.Random(0), row_tokens=64)
+    assert sorted(rows.order) == list(range(len(chats)))
+    assert len(rows.ids) == 3
+    ends = [tokenizer.encode(f"answer {i}", add_special_tokens=False).ids[-1] for i in rows.order]
+    said = rows.ids[rows.weights > 0].tolist()
+    assert [token for token in said if token in ends] == ends
+
+
+def test_attention_by_parts_is_causal_attention() -> None:
+    q, k, v = torch.randn(3, 2, 2, QUERIES + 70, 8)
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(causal_attention(q, k, v), whole, atol=1e-5, rtol=1e-4)
 
 
 def test_positions_jump_only_in_front_of_a_role() -> None:
