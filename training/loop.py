@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.language import Block
+
 CHECKPOINT_EVERY_S = 180.0
 LOG_EVERY_S = 20.0
 WARMUP_SHARE = 0.03
@@ -49,10 +51,28 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in network.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def optimizers_of(network: nn.Module, plan: StagePlan) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices within the language model's blocks, AdamW for all else.
+
+    Muon's steps are as large as AdamW's by their root mean square (Liu et al. 2025, arXiv 2502.16982), so that one
+    learning rate serves both.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    hidden = [p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2]
+    kept = {id(p) for p in hidden}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in kept]
+    groups: list[dict[str, object]] = [
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": plan.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98))]
+    if hidden:
+        found.append(
+            torch.optim.Muon(
+                hidden, lr=plan.learning_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return found
 
 
 def _clock_s() -> float:
@@ -67,14 +87,15 @@ def run_stage(
     ``prepare`` gets the step it starts from, to seed its material with, and returns what is asked for losses in every
     step: it gets the progress (0..1) and returns named terms, the sum of which is minimised.
     """
-    optimizer = torch.optim.AdamW(_groups(network, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98))
+    optimizers = optimizers_of(network, plan)
     checkpoint = plan.folder / f"{plan.name}.pt"
     elapsed, step = 0.0, 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
         if state["elapsed"] < plan.budget_s:
-            optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved_state)
         elapsed, step = state["elapsed"], state["step"]
     if elapsed >= plan.budget_s:
         return
@@ -85,14 +106,16 @@ def run_stage(
     with (plan.folder / f"{plan.name}.log").open("a") as log:
         while elapsed < plan.budget_s:
             progress = elapsed / plan.budget_s
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = plan.learning_rate * learning_rate_factor(progress)
             terms = losses(progress)
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(network.parameters(), plan.max_norm)
             if torch.isfinite(norm):
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
             step += 1
             for name, term in terms.items():
                 value = float(term.detach())
@@ -105,12 +128,13 @@ def run_stage(
                 print(json.dumps(line), file=log, flush=True)
             if now - saved > CHECKPOINT_EVERY_S:
                 saved = now
-                _save(checkpoint, network, optimizer, elapsed, step)
-    _save(checkpoint, network, optimizer, elapsed, step)
+                _save(checkpoint, network, optimizers, elapsed, step)
+    _save(checkpoint, network, optimizers, elapsed, step)
 
 
-def _save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, elapsed: float, step: int) -> None:
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "elapsed": elapsed, "step": step}
+def _save(path: Path, network: nn.Module, optimizers: list[torch.optim.Optimizer], elapsed: float, step: int) -> None:
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    state = {"network": network.state_dict(), "optimizers": states, "elapsed": elapsed, "step": step}
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)

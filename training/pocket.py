@@ -102,17 +102,17 @@ def main() -> None:
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
-        reading.run(recipe.plan("text", 8e-4), language, tokenizer, recipe.data, recipe.seed)
+        reading.run(recipe.plan("text", 6e-4), language, tokenizer, recipe.data, recipe.seed)
     load_stage(recipe.runs / "names.pt", network.vision, "vision.")
     load_stage(recipe.runs / "text.pt", language)
     if "look" in recipe.stages and pictures:
         aligning.run(recipe.plan("look", 1.5e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
     load_stage(recipe.runs / "look.pt", network)
     if "mixed" in recipe.stages and pictures:
-        mixing.run(recipe.plan("mixed", 8e-4), network, pictures, tokenizer, recipe.seed + 60_000)
+        mixing.run(recipe.plan("mixed", 6e-4), network, pictures, tokenizer, recipe.seed + 60_000)
     load_stage(recipe.runs / "mixed.pt", network)
     if "chat" in recipe.stages and pictures:
-        conversing.run(recipe.plan("chat", 8e-4), network, pictures, tokenizer, recipe.seed + 90_000)
+        conversing.run(recipe.plan("chat", 6e-4), network, pictures, tokenizer, recipe.seed + 90_000)
     if "export" in recipe.stages:
         load_stage(recipe.runs / "chat.pt", network)
         export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)

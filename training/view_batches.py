@@ -34,15 +34,15 @@ WORKER_SEEDS = 7919  # from one worker's seed to the next
 _STEP_PX = SIDE_PX // TOKENS_A_SIDE
 # kind of scene → share of the scenes, and tiles cut out of each
 _MIXTURE = {
-    "single": (0.2, 0.1),
-    "collage": (0.3, 1.5),
-    "counted": (0.07, 0.1),
+    "single": (0.18, 0.1),
+    "collage": (0.22, 1.5),
+    "counted": (0.09, 0.1),
     "pair": (0.05, 0.1),
-    "groups": (0.03, 0.1),
-    "photograph": (0.2, 0.4),
-    "words": (0.04, 1.0),
+    "groups": (0.05, 0.1),
+    "photograph": (0.18, 0.4),
+    "words": (0.08, 1.5),
     "sheet": (0.06, 3.0),
-    "chart": (0.05, 1.5),
+    "chart": (0.07, 1.5),
 }
 
 
