@@ -40,7 +40,7 @@ def numbers(rng: random.Random, op: str) -> tuple[int, int, int]:
 
 
 def kept_for_evaluation(first: int, op: str, second: int) -> bool:
-    """One sum in eight is never trained on."""
+    """One sum in eight is never asked in training; as a step of a longer one it may occur."""
     return (first * 31 + second * 17 + len(op) * 7) % 8 == 0
 
 
@@ -62,5 +62,30 @@ def sum_chat(rng: random.Random, *, held_out: bool = False) -> Chat:
         question = varied(question, rng)
         if "{sign}" not in template and rng.random() < 0.15:
             question = as_spoken(question)
-    answer = f"{first} {op} {second} is {result}."
-    return Chat((Message("user", question), Message("assistant", answer)), "sums", (f"is {result}",))
+    equation = f"{first} {op} {second} is {result}"
+    on_the_way = steps(first, op, second)
+    answer = f"{', '.join(on_the_way)}, so {equation}." if on_the_way else f"{equation}."
+    return Chat((Message("user", question), Message("assistant", answer)), "sums", (equation,))
+
+
+def steps(first: int, op: str, second: int) -> list[str]:
+    """How people do it in their heads, by tens and ones; empty where there is but one step."""
+    if op in ("plus", "minus"):
+        tens, ones = second // 10 * 10, second % 10
+        if not tens or not ones:
+            return []
+        between = first + tens if op == "plus" else first - tens
+        result = between + ones if op == "plus" else between - ones
+        return [f"{first} {op} {tens} is {between}", f"{between} {op} {ones} is {result}"]
+    if op == "times":
+        fewer, more = sorted((first, second))
+        tens, ones = more // 10 * 10, more % 10
+        if not tens or not ones or fewer == 1:
+            return []
+        parts = fewer * tens, fewer * ones
+        return [
+            f"{fewer} times {tens} is {parts[0]}",
+            f"{fewer} times {ones} is {parts[1]}",
+            f"{parts[0]} plus {parts[1]} is {first * second}",
+        ]
+    return []

@@ -13,8 +13,8 @@ from training.invented import Inventor
 from training.world import as_spoken, varied
 
 NOT_IN_SOURCES = "That is not in these sources."
-VAGUE_SHARE = 0.08  # of the questions: only their subject says what is meant
-REWORDED_SHARE = 0.3  # of the others; of their words:
+VAGUE_SHARE = 0.15  # of the questions: only their subject says what is meant
+REWORDED_SHARE = 0.5  # of the others; of their words:
 LEFT_OUT = 0.15
 UNKNOWN = 0.12
 SAME_SUBJECT_SHARE = 0.15  # of what is asked for: the sources tell something else of its subject, too

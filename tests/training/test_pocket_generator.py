@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
 import re
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -301,19 +303,24 @@ def test_other_styles_keep_the_outline_of_a_thing(sprites: list[Sprite]) -> None
         assert np.asarray(styled.image)[64, 64, 3] == 255
 
 
-def test_sums_are_right_and_some_are_never_trained() -> None:
+def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_training() -> None:
+    right: dict[str, Callable[[int, int], float]] = {
+        "plus": operator.add, "minus": operator.sub, "times": operator.mul, "divided by": operator.truediv,
+    }  # fmt: skip
     rng = random.Random(0)
+    longest = 0
     for held_out in (False, True):
         for _ in range(200):
             chat = sum_chat(rng, held_out=held_out)
-            first, *op, second = chat.messages[1].text.removesuffix(".").split(" is ")[0].split()
-            result = int(chat.messages[1].text.removesuffix(".").split()[-1])
-            one, two, word = int(first), int(second), " ".join(op)
-            assert {"plus": one + two, "minus": one - two, "times": one * two, "divided by": one / max(1, two)}[
-                word
-            ] == result
-            assert 0 <= result <= 100
-            assert kept_for_evaluation(one, word, two) is held_out
+            *steps, asked = chat.messages[1].text.removesuffix(".").replace(", so ", ", ").split(", ")
+            longest = max(longest, len(steps))
+            for equation in (*steps, asked):
+                first, op, second, result = re.fullmatch(r"(\d+) (.+) (\d+) is (\d+)", equation).groups()  # type: ignore[union-attr]
+                assert right[op](int(first), int(second)) == int(result)
+                assert 0 <= int(result) <= 100
+            assert chat.expected == (asked,)
+            assert kept_for_evaluation(int(first), op, int(second)) is held_out
+    assert longest == 3
 
 
 def test_every_question_about_hearth_has_a_form_that_is_kept() -> None:
