@@ -1,4 +1,4 @@
-"""Takes weights over from the checkpoint of a stage."""
+"""Takes weights over from the checkpoint of a stage, and whole networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import logging
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
+
+from hearth.multimodal.clip import VisionNetwork
+from training.aligning import Spelling, vision_config
+from training.language import LanguageConfig, LanguageModel
+from training.pocket_network import PocketNetwork
 
 log = logging.getLogger(__name__)
 
@@ -20,3 +26,17 @@ def load_stage(path: Path, network: nn.Module, prefix: str = "") -> bool:
     part = {name.removeprefix(prefix): value for name, value in state["network"].items() if name.startswith(prefix)}
     network.load_state_dict(part)
     return True
+
+
+def saved_network(runs: Path, stage: str) -> tuple[PocketNetwork, Tokenizer]:
+    """The pocket model as a stage left it. FileNotFoundError names the checkpoint that is missing."""
+    checkpoint = runs / f"{stage}.pt"
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint} does not exist: run python -m training.pocket --stage {stage} first")
+    tokenizer = Tokenizer.from_file(str(runs / "tokenizer.json"))
+    n_vocab = tokenizer.get_vocab_size()
+    language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
+    n_embd = language.config.n_embd
+    network = PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Spelling(n_embd, n_vocab))
+    load_stage(checkpoint, network)
+    return network, tokenizer

@@ -93,16 +93,25 @@ class Composer:
                 messages += self.turn(self.examiner.ask(scene, skill), () if messages else (scene,))
         return messages
 
-    def _on_several(self, scenes: Scenes) -> list[Message]:
-        names = {scene.things[0].name for scene in scenes}
+    def skills(self, scenes: Scenes) -> list[str]:
+        """What can be asked about these scenes: about the one picture, or about what two or three show."""
+        if len(scenes) == 1:
+            return list(self.examiner.skills(scenes[0]))
         skills = ["common", "ordinal", "both"]
-        if len(names) == len(scenes):
-            skills += ["which_picture", "which_picture"]
-        if len(scenes) == 2:
-            skills.append("differ")
+        if len({scene.things[0].name for scene in scenes}) == len(scenes):
+            skills.append("which_picture")
+        return [*skills, "differ"] if len(scenes) == 2 else skills
+
+    def ask(self, scenes: Scenes, skill: str) -> Exchange:
+        if len(scenes) == 1:
+            return self.examiner.ask(scenes[0], skill)
+        return self.several.ask(scenes, skill)
+
+    def _on_several(self, scenes: Scenes) -> list[Message]:
+        skills = self.skills(scenes)
         messages: list[Message] = []
         for skill in self.rng.sample(skills, self.rng.randint(1, min(3, len(skills)))):
-            messages += self.turn(self.several.ask(scenes, skill), () if messages else scenes)
+            messages += self.turn(self.ask(scenes, skill), () if messages else scenes)
         return messages
 
     def _fits_json(self, scene: Scene) -> bool:
@@ -126,15 +135,9 @@ class Composer:
         """One question of a skill on a new scene of ``kind``, with its answer and the words that matter."""
         for _ in range(500):
             scenes = self.scenes.draw(kind)
-            if kind == "related":
-                names = {scene.things[0].name for scene in scenes}
-                if (skill == "differ" and len(scenes) != 2) or (skill == "which_picture" and len(names) < len(scenes)):
-                    continue
-                exchange = self.several.ask(scenes, skill)
-            elif skill in self.examiner.skills(scenes[0]):
-                exchange = self.examiner.ask(scenes[0], skill)
-            else:
+            if skill not in self.skills(scenes):
                 continue
+            exchange = self.ask(scenes, skill)
             return Chat(tuple(self.turn(exchange, scenes)), skill, exchange.expected)
         raise ValueError(f"no scene of kind {kind!r} can be asked for {skill!r}")
 

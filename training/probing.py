@@ -12,11 +12,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from training.aligning import Spelling, normalised, vision_config
+from training.aligning import normalised
 from training.asking import IGNORED
-from training.checkpoints import load_stage
-from training.copying import start_with_copying
-from training.language import LanguageConfig, LanguageModel
+from training.checkpoints import saved_network
 from training.material import load_material
 from training.pictures import Material
 from training.pocket_network import PocketNetwork
@@ -66,17 +64,9 @@ def main() -> None:
     parser.add_argument("--stage", default="look", help="whose checkpoint")
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
-    from hearth.multimodal.clip import VisionNetwork
-
-    tokenizer = Tokenizer.from_file(str(args.runs / "tokenizer.json"))
-    n_vocab = tokenizer.get_vocab_size()
-    language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
-    start_with_copying(language, 7)
-    n_embd = language.config.n_embd
-    network = PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Spelling(n_embd, n_vocab)).eval()
-    load_stage(args.runs / f"{args.stage}.pt", network)
+    network, tokenizer = saved_network(args.runs, args.stage)
     material = load_material(args.data, 7, styled=False)
-    print(json.dumps(probe(network, material, tokenizer, args.n)))
+    print(json.dumps(probe(network.eval(), material, tokenizer, args.n)))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,15 @@ from tokenizers import Tokenizer
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE, places_of, tile_frame, whole_frame
 from training.aligning import Aligning, Spelling, character_loss, vision_config, word_loss
+from training.answers import Examiner
 from training.asking import CHARACTERS, N_SLOTS, Part, ask, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
+from training.breakdown import Breakdown
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
+from training.checkpoints import saved_network
 from training.conversing import CYCLE, LIVE_FROM, Conversing
 from training.copying import start_with_copying
+from training.dialogues import Composer
 from training.export import export_language
 from training.language import QUERIES, LanguageConfig, LanguageModel, causal_attention
 from training.loop import StagePlan, learning_rate_factor, run_stage
@@ -32,6 +36,7 @@ from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
 from training.scene_pool import FreshScenes, encode_scenes
 from training.scenes import Mark, Scene, Thing
+from training.smalltalk import Talker
 from training.tokenizer import N_TOKENS, train_tokenizer
 from training.view_batches import SIDE_PX, ViewBatch
 
@@ -325,3 +330,36 @@ def test_the_chat_stage_has_texts_beside_some_pictures_and_looks_itself_at_last(
     assert steps.count(("picture", "grounded")) == 4
     assert steps.count(("picture", "drill")) == steps.count(("picture", "talk")) == 2
     assert sum("picture" in step for step in steps) == 2 * (CYCLE - 1)
+
+
+def test_the_breakdown_counts_answers_by_skill_and_kind(network: PocketNetwork, tokenizer: Tokenizer) -> None:
+    rng = random.Random(2)
+    composer = Composer(FreshScenes(Painter(Material((), {}), rng)), Examiner(rng), Talker(rng))
+    breakdown = Breakdown(network, tokenizer, composer)
+    breakdown.ask("single")
+    breakdown.ask("related")
+    assert breakdown.tallies[("name", "single")].asked == 1
+    assert breakdown.tallies[("common", "related")].asked == 1
+    assert all(tally.right <= tally.asked and tally.loss > 0 for tally in breakdown.tallies.values())
+
+
+def test_a_checkpoint_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"chat\.pt does not exist: run python -m training\.pocket --stage chat"
+    ):
+        saved_network(tmp_path, "chat")
+
+
+def test_a_saved_network_is_the_one_that_was_trained(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    torch.manual_seed(3)
+    language = LanguageModel(LanguageConfig(n_vocab=N_TOKENS))
+    trained = PocketNetwork(
+        VisionNetwork(vision_config(language.config.n_embd, N_TOKENS)),
+        language,
+        Spelling(language.config.n_embd, N_TOKENS),
+    )
+    torch.save({"network": trained.state_dict(), "step": 1, "elapsed": 2.0}, tmp_path / "look.pt")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    saved, same = saved_network(tmp_path, "look")
+    assert same.get_vocab_size() == N_TOKENS
+    assert torch.equal(saved.language.embedding.weight, language.embedding.weight)
