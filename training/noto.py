@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from training.scenes import Sprite
 from training.sprites import dominant_colour
-from training.vocabulary import picture_names
+from training.vocabulary import character_of, picture_names
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _STRIKE_PX = 109  # the only size that the font has
@@ -23,7 +22,7 @@ def noto_sprites(font: Path = FONT) -> list[Sprite]:
     face = ImageFont.truetype(str(font), _STRIKE_PX)
     sprites = []
     for unicode_name, everyday in sorted(picture_names().items()):
-        character = _character(unicode_name)
+        character = character_of(unicode_name)
         if character is None:
             continue
         canvas = Image.new("RGBA", (_CANVAS_PX, _CANVAS_PX))
@@ -33,10 +32,3 @@ def noto_sprites(font: Path = FONT) -> list[Sprite]:
             image = canvas.crop(box)
             sprites.append(Sprite(everyday, image, dominant_colour(image)))
     return sprites
-
-
-def _character(unicode_name: str) -> str | None:
-    try:
-        return unicodedata.lookup(unicode_name.upper())
-    except KeyError:
-        return None

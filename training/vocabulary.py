@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 # category -> entries "Unicode name=everyday name" (or just the name); several pictures may share one everyday name
 _TABLE: dict[str, str] = {
     "fruit": (
@@ -158,3 +160,11 @@ def plural(name: str) -> str:
     if name.endswith("y") and name[-2] not in "aeiou":
         return name[:-1] + "ies"
     return name + "s"
+
+
+def character_of(unicode_name: str) -> str | None:
+    """The character that Unicode calls so, if it is a single one."""
+    try:
+        return unicodedata.lookup(unicode_name.upper())
+    except KeyError:
+        return None
