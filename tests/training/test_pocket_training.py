@@ -26,7 +26,7 @@ from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.breakdown import Breakdown
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
 from training.checkpoints import saved_network
-from training.conversing import CYCLE, LIVE_FROM, Conversing
+from training.conversing import CYCLE, Conversing
 from training.copying import start_with_copying
 from training.dialogues import Composer
 from training.export import export_language
@@ -316,20 +316,17 @@ def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork
         assert part.weight.grad.abs().sum() > 0
 
 
-def test_the_chat_stage_has_texts_beside_some_pictures_and_looks_itself_at_last() -> None:
+def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> None:
     conversing = Conversing.__new__(Conversing)
     conversing._step, conversing.device = 0, torch.device("cpu")
     zero = torch.zeros(())
     conversing._pictures = lambda _progress: zero  # type: ignore[method-assign]
     conversing._text = lambda _kind: zero  # type: ignore[method-assign]
-    conversing._live = lambda _progress: {"live": zero, "words": zero}  # type: ignore[method-assign]
-    assert all("picture" in conversing.losses(0.9 * LIVE_FROM) for _ in range(CYCLE))
-    steps = [tuple(conversing.losses(LIVE_FROM)) for _ in range(2 * CYCLE)]
+    steps = [tuple(conversing.losses(0.5)) for _ in range(2 * CYCLE)]
     assert steps[:CYCLE] == steps[CYCLE:]
-    assert steps.count(("live", "words")) == 2
     assert steps.count(("picture", "grounded")) == 4
-    assert steps.count(("picture", "drill")) == steps.count(("picture", "talk")) == 2
-    assert sum("picture" in step for step in steps) == 2 * (CYCLE - 1)
+    assert all(steps.count(("picture", text)) == 2 for text in ("drill", "talk", "sums"))
+    assert steps.count(("picture",)) == 6
 
 
 def test_the_breakdown_counts_answers_by_skill_and_kind(network: PocketNetwork, tokenizer: Tokenizer) -> None:
