@@ -32,7 +32,7 @@ CYCLE = 8  # steps
 TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums", 6: "grounded"}  # step of the cycle → text beside its pictures
 TALKS_PER_STEP = 40
 SUMS_PER_STEP = 64
-GROUNDED_PER_STEP = 14
+GROUNDED_PER_STEP = 16
 DRILLS_PER_STEP = 20
 ROW_TOKENS = 512
 # without drills copying fades within some hundred steps

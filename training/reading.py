@@ -24,6 +24,7 @@ TEXTS_PER_STEP = 32
 TEXT_TOKENS = 128
 SUMS_PER_STEP = 96
 TALK_TOKENS = 128
+GROUNDED_TOKENS = 512
 CITATION_WEIGHT = 3.0  # of the number in “[2]”
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
@@ -109,13 +110,13 @@ def short_rows(chats: list[Chat], tokenizer: Tokenizer, rng: random.Random) -> R
 
 
 def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: float) -> Rows:
-    """Chats on passages: short ones first, then longer ones."""
+    """Chats on passages: short ones first, then longer ones; several in a row, as turns that each bring their own."""
     max_words = writer.rng.choice((30, 50, 80) if progress < 0.2 else (50, 90, 140, 200, 260))
     prompt_weight = 0.2 if progress < 0.1 else 0.0
     chats: list[Chat] = []
     for _ in range(number):
         chats.append(writer.unrelated() if writer.rng.random() < 0.1 else writer.grounded(max_words=max_words))
-    rows = pack_chats(chats, tokenizer, writer.rng, prompt_weight=prompt_weight)
+    rows = pack_chats(chats, tokenizer, writer.rng, prompt_weight=prompt_weight, row_tokens=GROUNDED_TOKENS)
     opening = tokenizer.token_to_id("Ġ[")
     if opening is not None:  # one token in ten tells where the answer stands, and it is the hardest
         cites = (rows.ids[:, :-1] == opening) & (rows.weights[:, 1:] == 1.0)
