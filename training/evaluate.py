@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that ``python training/evaluate.py`` finds the recipe's other modules
 
 from training.exams import TARGETS, Exam, ExamBoard  # noqa: E402
-from training.measures import Row, latency_rows, search_row, show, size_row, speech_rows, spoken_row, wilson  # noqa: E402
+from training.intervals import wilson  # noqa: E402
+from training.measures import Row, latency_rows, search_row, show, size_row, speech_rows, spoken_row  # noqa: E402
 from training.smalltalk import BEYOND, NO_PICTURE  # noqa: E402
 
 REFUSING = (BEYOND[:20], NO_PICTURE[:16])  # how an answer begins that refuses

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import random
 import statistics
 import tempfile
@@ -18,6 +17,7 @@ import soundfile
 import hearth
 from training.captions import describe
 from training.exams import Exam, ExamBoard
+from training.intervals import wilson
 from training.scenes import Scene
 
 SEARCHED = 500
@@ -36,15 +36,6 @@ class Row:
     interval: tuple[float, float]
     target: str
     unit: str = ""
-
-
-def wilson(right: float, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval in which the true share lies with 95 % confidence."""
-    share = right / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(max(0.0, share * (1 - share)) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return (centre - spread) / scale, (centre + spread) / scale
 
 
 def show(rows: list[Row]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hearth.multimodal.sound import SAMPLE_RATE, Sound
 from hearth.multimodal.transcription import NoSpeechError, Transcriber, whisper_checkpoint
+from training.intervals import wilson
 from training.speech_batches import coloured_noise, tones
 from training.speech_text import everyday_sentence, held_out_sentence, world_sentence
 from training.speech_voices import Speaker, draw_voice, held_out_voices
@@ -107,15 +108,8 @@ def _silent_share(transcriber: Transcriber, n: int) -> SpeechScore:
             samples = (coloured_noise(draw, length) if index % 3 == 1 else tones(draw, length)).astype(np.float32)
             samples *= np.float32(10 ** (draw.uniform(-45, -6) / 20) / np.abs(samples).max())
         silent += heard(transcriber, samples) == ""
-    low, high = _wilson(silent, n)
+    low, high = wilson(silent, n)
     return SpeechScore("silence, noise and tones give no words", n, silent / n, (low, high), "≥ 98%")
-
-
-def _wilson(hits: int, n: int) -> tuple[float, float]:
-    z, share = 1.96, hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * ((share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5) / (1 + z * z / n)
-    return middle - half, middle + half
 
 
 def evaluate_speech(n: int = 100, checkpoint: Path = CHECKPOINT) -> list[SpeechScore]:

@@ -20,6 +20,7 @@ from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
 from training.chats import IMAGE_ID, Chat, Message, encode
 from training.dialogues import KINDS, Composer, kinds_at
+from training.distances import nearest_others
 from training.exams import Exam
 from training.exchanges import plain, spelled
 from training.facts import FACT_KINDS
@@ -424,3 +425,8 @@ def test_pictures_of_many_things_come_later() -> None:
     assert kinds_at(1.0) == KINDS
     assert 0 < kinds_at(0.4)["chart"] < KINDS["chart"]
     assert all(sum(kinds_at(progress).values()) == pytest.approx(1) for progress in (0, 0.4, 1))
+
+
+def test_the_nearest_other_picture_shows_something_else() -> None:
+    distances = np.array([[0.1, 0.2, 0.5], [0.3, 0.1, 0.6], [0.4, 0.9, 0.0]], dtype=np.float32)
+    assert nearest_others(distances, ["apple", "apple", "frog"]).tolist() == pytest.approx([0.5, 0.6, 0.4])
