@@ -19,6 +19,8 @@ from training.scenes import Scene
 from training.view_batches import SIDE_PX
 
 ENCODE_BATCH = 32
+USES = {"words": 2, "chart": 3}  # how often a scene is drawn; what is asked of these could be learnt by heart otherwise
+OTHER_USES = 6
 Scenes = tuple[Scene, ...]
 
 
@@ -47,16 +49,13 @@ def _alone(draw: Callable[[], Scene]) -> Callable[[], Scenes]:
 
 
 class ScenePool:
-    """Gives groups of scenes by kind, encoded. After ``uses`` draws of every group, the kind is drawn anew."""
+    """Gives groups of scenes by kind, encoded. After some draws of every group (``USES``), the kind is drawn anew."""
 
-    def __init__(
-        self, painter: Painter, vision: VisionNetwork, device: torch.device, *, kind_size: int = 160, uses: int = 6
-    ) -> None:
+    def __init__(self, painter: Painter, vision: VisionNetwork, device: torch.device, *, kind_size: int = 160) -> None:
         self.rng: random.Random = painter.rng
         self._vision = vision
         self._device = device
         self._kind_size = kind_size
-        self._uses = uses
         self._draw: dict[str, Callable[[], Scenes]] = {
             "counted": lambda: (painter.counted(self.rng.randint(2, MAX_COUNT)),),
             "related": lambda: related(painter),
@@ -74,10 +73,13 @@ class ScenePool:
 
     def draw(self, kind: str) -> Scenes:
         """One scene, or the scenes of a group for "related". KeyError for an unknown kind."""
-        if kind not in self._groups or self._drawn[kind] >= self._uses * len(self._groups[kind]):
+        if kind not in self._groups or self._drawn[kind] >= self._room(kind):
             self._refill(kind)
         self._drawn[kind] += 1
         return self.rng.choice(self._groups[kind])
+
+    def _room(self, kind: str) -> int:
+        return USES.get(kind, OTHER_USES) * len(self._groups[kind])
 
     @torch.no_grad()
     def _refill(self, kind: str) -> None:
