@@ -30,8 +30,8 @@ log = logging.getLogger("hearth.memory")
 MAX_DISTANCE = 0.62
 MAX_DISTANCE_WITH_WORDS = 0.75
 # text to picture, in the pocket CLIP's space: of 100 questions for a drawn scene ("Where is my picture of a lamp?") 90
-# lie nearer than 0.59 to it, and more than half of the other scenes farther than 0.66 (training/distances.py)
-MAX_PICTURE_DISTANCE = 0.60
+# lie nearer than 0.5 to it, and more than half of the other scenes farther than 0.6 (training/distances.py)
+MAX_PICTURE_DISTANCE = 0.50
 EMBED_BATCH = 64  # passages embedded between two looks at progress and cancel
 MAX_QUERY_CHARS = 2000  # of a question used for retrieval; the head and the tail of a longer one
 _PRONOUN = re.compile(r"\b(it|its|that|this|these|those|they|them|their|he|she|him|her|his|there|one|ones|and)\b", re.I)

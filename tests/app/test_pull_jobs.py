@@ -58,6 +58,7 @@ def test_a_pull_is_watched_stopped_and_taken_up(hub: FakeHub, jobs: PullJobs, tm
     jobs.start(NAME)  # runs already
     jobs.stop(NAME)
     assert jobs.states()[1][NAME].is_stopping
+    time.sleep(1.0)  # for the process to see the end of its input, which shows nowhere
     hub.stall.set()  # the server sends on; the next bytes show the pull that it is to stop
     state = wait_for(jobs, lambda state: not state.is_running)
     assert state.error == "stopped; what was fetched is kept"
