@@ -205,6 +205,14 @@ class LlamaContext:
         self._batch.token, self._batch.embd = self._token_pointer, self._embd_pointer_type()
         return self._decode(n, positions, seq_ids, wanted)
 
+    def decode_again(self, tokens: list[int]) -> DecodeStatus:
+        """As ``decode_tokens`` with the rows of its last call, which had one token of each sequence, at the positions
+        behind."""
+        n = len(tokens)
+        self._tokens[:n] = tokens
+        self._positions[:n] += 1
+        return self._decode_batch()
+
     def decode_embeddings(
         self,
         embeddings: NDArray[np.float32],
@@ -240,10 +248,16 @@ class LlamaContext:
         self._seq_ids[:n] = seq_ids
         self._wanted[:n] = wanted
         self._batch.n_tokens = n
+        return self._decode_batch()
+
+    def _decode_batch(self) -> DecodeStatus:
         forget_complaints()
-        status = int(native.llama_decode(self.handle, self._batch))
-        if status in (0, 1, 2):
+        status: int = native.llama_decode(self.handle, self._batch)
+        if status == 0:
+            return DecodeStatus.DONE
+        if status in (1, 2):
             return DecodeStatus(status)
+        n = self._batch.n_tokens
         raise EngineError(
             f"llama.cpp could not decode {n} tokens (status {status}): {last_complaint('no reason given')}"
         )

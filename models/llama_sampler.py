@@ -33,26 +33,39 @@ Stage = tuple[str, tuple[Any, ...]]
 class Candidates:
     """Tokens with their logits in llama.cpp's layout, which samplers change in place."""
 
-    __slots__ = ("_view", "array", "pointer")
+    __slots__ = ("_data", "_ids", "_logits", "_view", "array", "pointer")
 
     def __init__(self, tokens: NDArray[Any], logits: NDArray[np.float32]) -> None:
         """Copies both, of shape (n,)."""
-        self.array = array = np.zeros(len(tokens), _TOKEN_DATA)
-        array["id"], array["logit"] = tokens, logits
-        data = ctypes.cast(array.ctypes.data, native.llama_token_data_p)
-        self._view = native.llama_token_data_array(data=data, size=len(array), selected=-1, sorted=False)
+        self._view = native.llama_token_data_array()
         self.pointer = ctypes.byref(self._view)
+        self._make_room(len(tokens))
+        self.fill(tokens, logits)
+
+    def _make_room(self, n: int) -> None:
+        self.array = np.zeros(n, _TOKEN_DATA)
+        self._ids, self._logits = self.array["id"], self.array["logit"]
+        self._data = ctypes.cast(self.array.ctypes.data, native.llama_token_data_p)
+
+    def fill(self, tokens: NDArray[Any], logits: NDArray[np.float32]) -> None:
+        """Takes others, also of shape (n,), in place of those that are there."""
+        n = len(tokens)
+        if n > len(self.array):
+            self._make_room(2 * n)
+        self._ids[:n], self._logits[:n] = tokens, logits
+        view = self._view
+        view.data, view.size, view.selected, view.sorted = self._data, n, -1, False
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """Logits in the order given, as long as no sampler that sorts was applied."""
-        logits: NDArray[np.float32] = self.array["logit"]
+        logits: NDArray[np.float32] = self._logits[: self._view.size]
         return logits
 
     @property
     def tokens(self) -> NDArray[np.int32]:
         """Those that no sampler has dropped, best first if one has sorted them."""
-        tokens: NDArray[np.int32] = self.array["id"][: self._view.size]
+        tokens: NDArray[np.int32] = self._ids[: self._view.size]
         return tokens
 
     @property
@@ -60,7 +73,7 @@ class Candidates:
         """The token that a selecting sampler chose. Raises EngineError if none was."""
         if not 0 <= self._view.selected < self._view.size:
             raise EngineError("the sampler chose no token; the model's output may be damaged")
-        return int(self.array["id"][self._view.selected])
+        return int(self._ids[self._view.selected])
 
 
 class NativeSampler:

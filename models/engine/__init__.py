@@ -8,8 +8,10 @@ core.py          EngineCore: step() = schedule → run → postprocess
 scheduler.py     which request runs next and what part of it: policy, no tensors
 prefix_cache.py  what each KV sequence holds, which one serves a prompt best, which one goes: policy, no tensors
 sequence.py      the state of one request, from submit to its last event
+preparing.py     what a request needs before it is read: its place, what is saved of it, its sampler and pictures
 prompt.py        segments as a flat list of cache entries, with positions
 runner.py        carries out a chunk on the context: tensors, no policy
+steady.py        steps of answers in which nothing is to be decided: a decode, a choice, and no more
 kv_cells.py      cuts, copies, saves and loads what sequences hold, shared or separate
 kv_state.py      what llama.cpp's saved states look like inside
 threads.py       how many threads pay off beside other programs: policy, no threads

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from typing import Any
+from collections.abc import Callable
 
 from hearth.models.engine.counters import EngineCounters
 from hearth.models.engine.disk_cache import MAX_STEP_S, DiskCache, KvStore
@@ -15,21 +13,21 @@ from hearth.models.engine.kv_room import KvRoom
 from hearth.models.engine.loading import EngineParts
 from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
+from hearth.models.engine.preparing import Preparation
 from hearth.models.engine.prompt import MediaSpan
 from hearth.models.engine.runner import Runner
-from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence
-from hearth.models.engine.speculation import Speculation, StepCosts
+from hearth.models.engine.speculation import StepCosts
+from hearth.models.engine.steady import MAX_STEPS, Lane, SteadyRun, Stretch, is_steady
 from hearth.models.engine.threads import ThreadChoice
 from hearth.models.errors import EngineError, HearthError
 from hearth.models.llama_context import DecodeStatus
-from hearth.models.types import CacheReport, FinishReason, MediaEmbeddings
+from hearth.models.types import FinishReason
 
 logger = logging.getLogger("hearth.engine")
 
 LONG_NODES_PER_LAYER = 4
-MAX_BACKGROUND_WAIT_S = 0.02  # how long a cancel may go unnoticed while a picture is encoded or a block read
 
 
 class EngineCore:
@@ -75,9 +73,19 @@ class EngineCore:
         )
         self._costs = StepCosts()
         self._threads = ThreadChoice(context.options.n_threads)
-        self._encode_s = 0.0  # what the last picture took
-        self._looks_up = options.prompt_lookup and sliceable
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="hearth-encode")
+        self._preparation = Preparation(
+            context,
+            self._runner,
+            self._cache,
+            self._room,
+            self._disk,
+            self._costs,
+            self._counters,
+            self._fail,
+            sliceable=sliceable,
+            lookup=options.prompt_lookup and sliceable,
+            draft_vocab=self._draft.n_vocab if self._draft is not None else 0,
+        )
 
     def warm_up(self) -> None:
         """Before the first request: finds out what a token takes, and whether all threads are worth having."""
@@ -101,6 +109,10 @@ class EngineCore:
     def has_work(self) -> bool:
         return self._scheduler.has_work or (self._disk is not None and self._disk.has_work)
 
+    @property
+    def _has_only_writes(self) -> bool:
+        return self._disk is not None and self._disk.has_work and not self._scheduler.running
+
     def add(self, sequence: Sequence) -> None:
         """Queues a request."""
         self._scheduler.add(sequence)
@@ -123,28 +135,34 @@ class EngineCore:
             self._end(sequence, "cancelled")
         for sequence in self._scheduler.waiting:
             sequence.fail(EngineError("the engine was closed before this request began"))
-        self._encoder.shutdown(wait=False, cancel_futures=True)
+        self._preparation.shut_down()
         self.save_all()
 
-    def step(self) -> None:
-        """Does a little of everything there is to do. Returns soon if the context's abort flag is set meanwhile."""
+    def step(self, is_wanted: Callable[[], bool] | None = None) -> None:
+        """Does a little of everything there is to do. Returns soon if the context's abort flag is set meanwhile.
+
+        Steps in which nothing is to be decided may follow, until ``is_wanted()``.
+        """
         started_s, native_s = time.perf_counter(), self._runner.native_s
         for sequence in list(self._scheduler.running):
             if sequence.cancelled:
                 self._end(sequence, "cancelled")
         for sequence in self._scheduler.admit(self._has_room):
-            self._start(sequence)
-        self._restore_some()
+            self._preparation.begin(sequence)
+        self._preparation.go_on(self._scheduler.running)
         draft_s = self._draft.guess_for(self._scheduler.running) if self._draft is not None else 0.0
         chunks = self._scheduler.schedule()
         if chunks:
-            self._carry_out(chunks)
+            is_done = self._carry_out(chunks)
             in_native_s = self._runner.native_s - native_s + draft_s
             self._counters.step(time.perf_counter() - started_s, in_native_s, draft_s, chunks)
+            is_idle = is_done and (self._disk is None or not self._disk.has_work)
+            if is_wanted and is_idle and self._draft is None and is_steady(chunks, self._scheduler.running):
+                self._go_on_steadily([chunk.sequence for chunk in self._runner.rows], is_wanted)
         if self._disk is not None and self._disk.has_work:
             self._disk.work(MAX_STEP_S)
-        if not chunks:
-            self._wait_for_background()
+        if not chunks and not self._preparation.wait(self._scheduler.running) and self._has_only_writes:
+            time.sleep(MAX_STEP_S)  # the writers have not kept up
 
     def check_integrity(self) -> None:
         """Compares what the prefix cache believes with the KV cache. Raises EngineError if they differ."""
@@ -173,112 +191,23 @@ class EngineCore:
     def _has_room(self, sequence: Sequence) -> bool:
         return self._room.is_enough(sequence.entries, len(self._scheduler.running))
 
-    def _start(self, sequence: Sequence) -> None:
-        """Gives a sequence its place in the KV cache, with as much of its prompt as is there already."""
-        try:
-            entries = sequence.entries
-            slot = sequence.slot = self._room.place(entries)
-            if self._disk is not None:
-                sequence.restore = self._disk.begin(entries, len(slot.entries))
-            n_passing_cells = sequence.restore.n_passing_cells if sequence.restore is not None else 0
-            self._room.free(self._cache.cells_needed(entries) + n_passing_cells)
-            if sequence.sampler is None:
-                sampling, seen = sequence.request.sampling, sequence.prompt.entries
-                sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
-                sequence.found = CacheReport(memory_tokens=slot.n_tokens)
-                if self._looks_up or self._draft is not None:
-                    sequence.speculation = Speculation(
-                        seen,
-                        self._costs,
-                        lookup=self._looks_up,
-                        draft_vocab=self._draft.n_vocab if self._draft is not None else 0,
-                        greedy=sampling.temperature == 0,
-                    )
-            if sequence.restore is None:
-                self._begin_prefill(sequence)
-        except Exception as error:  # whatever it is, it belongs to this request; the thread goes on
-            self._fail([sequence], error)
-
-    def _restore_some(self) -> None:
-        for sequence in [running for running in self._scheduler.running if running.restore is not None]:
-            restore, slot = sequence.restore, sequence.slot
-            assert self._disk is not None
-            assert restore is not None
-            assert slot is not None
-            try:
-                alone = len(self._scheduler.running) == 1
-                n_tokens = self._disk.advance(restore, slot, sequence.entries, sequence.owner, alone=alone)
-                if n_tokens is not None:
-                    sequence.restore = None
-                    sequence.restore_s += time.monotonic() - restore.started_s
-                    if not sequence.output:
-                        n_memory = min(sequence.found.memory_tokens, n_tokens)
-                        sequence.found = CacheReport(n_memory, n_tokens - n_memory)
-                    self._begin_prefill(sequence)
-            except Exception as error:  # as above
-                self._fail([sequence], error, forget=True)
-
-    def _begin_prefill(self, sequence: Sequence) -> None:
-        if not sequence.output:
-            found = sequence.found
-            self._counters.request(sequence.prompt.n_tokens, found)
-            n_found = found.memory_tokens + found.disk_tokens
-            if n_found + 1 < sequence.prompt.n_tokens:
-                sequence.found = CacheReport(found.memory_tokens, found.disk_tokens, self._why_no_more(n_found))
-        sequence.report_prefill()
-        sequence.send()
-        self._encode_ahead(sequence)
-
-    def _why_no_more(self, n_found: int) -> str:
-        if self._sliceable:
-            return f"what is cached differs or ends after {n_found:,} tokens" if n_found else "nothing is cached"
-        longest = f"the longest that it begins with has {n_found:,} tokens" if n_found else "it begins with none"
-        return f"this model's state cannot be cut, so that only whole checkpoints serve a prompt: {longest}"
-
-    def _encode_ahead(self, sequence: Sequence) -> None:
-        """Has the next picture of a prompt encoded while the text before it is read."""
-        done = sequence.num_computed_entries
-        index = next((index for index in sequence.prompt.media if index >= done), None)
-        if index is not None and index not in sequence.embeddings:
-            media = sequence.prompt.media[index]
-
-            def encode() -> MediaEmbeddings:
-                embeddings, elapsed_s = self._runner.embed(media, lambda: sequence.cancelled)
-                sequence.encode_s += elapsed_s
-                self._encode_s = elapsed_s
-                return embeddings
-
-            sequence.embeddings[index] = self._encoder.submit(encode)
-
-    def _wait_for_background(self) -> None:
-        """Sleeps until a picture is encoded or a block read, if that is all there is to do."""
-        futures: list[Future[Any]] = []
-        for sequence in self._scheduler.running:
-            if sequence.restore is not None:
-                futures += list(sequence.restore.reading)[:1]
-            else:
-                futures += [future for future in sequence.embeddings.values() if not future.done()]
-        if futures:
-            wait_for(futures, MAX_BACKGROUND_WAIT_S, "FIRST_COMPLETED")
-        elif self._disk is not None and self._disk.has_work and not self._scheduler.running:
-            time.sleep(MAX_STEP_S)  # the writers have not kept up; who runs is read for on this thread
-
-    def _carry_out(self, chunks: list[Chunk]) -> None:
+    def _carry_out(self, chunks: list[Chunk]) -> bool:
+        """Whether the decode came to its end."""
         sequences = [chunk.sequence for chunk in chunks]
         first = chunks[0]
         if isinstance(first, MediaChunk):
             error = first.sequence.embeddings[first.index].exception()
             if error is not None:
                 self._fail(sequences, error)
-                return
+                return False
         try:
             started_s = time.perf_counter()
             status, rows = self._runner.run(chunks)
             elapsed_s = time.perf_counter() - started_s
         except Exception as error:  # as above
             self._fail(sequences, error, forget=True)
-            self._distrust_states(chunks)
-            return
+            self._distrust_states(sequences)
+            return False
         if status is DecodeStatus.DONE:
             self._note_costs(chunks, elapsed_s)
             for chunk, row in zip(chunks, rows, strict=True):
@@ -287,12 +216,65 @@ class EngineCore:
                 except Exception as error:  # as above
                     self._fail([chunk.sequence], error, forget=True)
             Sequence.send_all(sequences)
+            return True
+        self._undo(sequences)
+        if status is DecodeStatus.NO_CELLS and not self._drop_guesses(chunks):
+            self._make_room(sequences)
         else:
-            self._undo(chunks)
-            if status is DecodeStatus.NO_CELLS and not self._drop_guesses(chunks):
+            self._distrust_states(sequences)
+        return False
+
+    def _go_on_steadily(self, sequences: list[Sequence], is_wanted: Callable[[], bool]) -> None:
+        """Goes on with these answers, which the last step had by batch row, as long as there is nothing else to do."""
+        n_steps = min(min(s.num_guessable, self._info.n_ctx - s.num_tokens - 1) for s in sequences)
+        run = SteadyRun(self._runner, sequences, lambda token: self._model.generated_piece(token) is None)
+        try:
+            run.go_on(min(n_steps, MAX_STEPS), is_wanted, self._note)
+        except Exception as error:  # as above
+            self._fail([sequence for sequence in sequences if sequence.slot is not None], error, forget=True)
+            self._distrust_states(sequences)
+            return
+        if run.status is not DecodeStatus.DONE:
+            self._undo(sequences)
+            if run.status is DecodeStatus.NO_CELLS:
                 self._make_room(sequences)
             else:
-                self._distrust_states(chunks)
+                self._distrust_states(sequences)
+
+    def _note(self, stretch: Stretch) -> bool:
+        """Takes note of steady steps. False: not all of their answers go on."""
+        lanes, elapsed_s = stretch.lanes, stretch.elapsed_s
+        sequences = [lane.sequence for lane in lanes]
+        depth = max(sequence.num_tokens for sequence in sequences)
+        for step_s in elapsed_s:
+            self._scheduler.answers_took(step_s)
+            self._costs.measured(len(lanes), 0, step_s)
+            if self._threads.measured(len(lanes), depth, step_s):
+                self._set_threads()
+        for lane in lanes:
+            try:
+                self._note_lane(lane)
+            except Exception as error:  # as above
+                self._fail([lane.sequence], error, forget=True)
+        if elapsed_s:
+            Sequence.send_all(sequences)
+            spent_s = time.perf_counter() - stretch.started_s
+            self._counters.steps(len(elapsed_s), spent_s, sum(elapsed_s), len(lanes))
+        stretch.elapsed_s, stretch.started_s = [], time.perf_counter()
+        return all(sequence.slot is not None and not sequence.cancelled for sequence in sequences)
+
+    def _note_lane(self, lane: Lane) -> None:
+        sequence, fed, sampled, error = lane.sequence, lane.fed, lane.sampled, lane.error
+        lane.fed, lane.sampled, lane.error = [], [], None
+        if fed:
+            self._cache.extend(_slot(sequence), fed)
+        reason: FinishReason | None = None
+        for token in sampled:
+            reason = self._add(sequence, token)
+        if error is not None:
+            raise error
+        if reason is not None:
+            self._end(sequence, reason)
 
     @staticmethod
     def _drop_guesses(chunks: list[Chunk]) -> bool:
@@ -329,7 +311,7 @@ class EngineCore:
         else:
             self._cache.extend(slot, [chunk.span])
             del sequence.embeddings[chunk.index]
-            self._encode_ahead(sequence)
+            self._preparation.encode_ahead(sequence)
         sequence.prefill_s += elapsed_s
         sequence.report_prefill()
         self._save_interim(sequence, slot, chunk)
@@ -371,6 +353,10 @@ class EngineCore:
         """Adds a token to the answer; the reason if that ends it."""
         if sequence.speculation is not None:
             sequence.speculation.note((token,))
+        return self._add(sequence, token)
+
+    def _add(self, sequence: Sequence, token: int) -> FinishReason | None:
+        """As ``_take``, where those who guess know already."""
         piece = self._model.generated_piece(token)
         if piece is None:
             sequence.note_token(token)
@@ -394,18 +380,18 @@ class EngineCore:
     def _cost_s(self, slot: CachedSequence) -> float:
         """What it would take to compute again what a sequence holds, by what was measured."""
         n_pictures = sum(isinstance(entry, MediaSpan) for entry in slot.entries)
-        return slot.n_tokens * (self._scheduler.prefill_token_s or 0.0) + n_pictures * self._encode_s
+        return slot.n_tokens * (self._scheduler.prefill_token_s or 0.0) + n_pictures * self._preparation.encode_s
 
-    def _undo(self, chunks: list[Chunk]) -> None:
+    def _undo(self, sequences: list[Sequence]) -> None:
         """Takes back what a decode that did not finish left in the KV cache."""
-        for chunk in chunks:
-            if chunk.sequence.slot is not None:
-                self._room.cut(chunk.sequence.slot, chunk.position)
+        for sequence in sequences:
+            if sequence.slot is not None:
+                self._room.cut(sequence.slot, sequence.position(sequence.num_computed_entries))
 
-    def _distrust_states(self, chunks: list[Chunk]) -> None:
+    def _distrust_states(self, sequences: list[Sequence]) -> None:
         """Forgets all sequences of a recurrent model after a decode of several broke off: llama.cpp moves the states of
         others out of their way, and notes them as moved before they are. What runs is computed again."""
-        if not self._sliceable and len(chunks) > 1:
+        if not self._sliceable and len(sequences) > 1:
             for slot in self._cache.sequences:
                 self._room.distrust(slot)
 

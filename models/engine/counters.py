@@ -36,11 +36,15 @@ class EngineCounters:
     def step(self, elapsed_s: float, native_s: float, draft_s: float, chunks: Sequence[Chunk]) -> None:
         """A step of answers is over; those with prompts in them count for nobody's overhead."""
         if all(isinstance(chunk, TokenChunk) and chunk.is_answer for chunk in chunks):
-            self.n_steps += 1
-            self.n_step_sequences += len(chunks)
-            self.step_s += elapsed_s
-            self.native_s += native_s
+            self.steps(1, elapsed_s, native_s, len(chunks))
             self.draft_s += draft_s
+
+    def steps(self, n: int, elapsed_s: float, native_s: float, n_sequences: int) -> None:
+        """``n`` steps of the answers of ``n_sequences`` requests are over."""
+        self.n_steps += n
+        self.n_step_sequences += n * n_sequences
+        self.step_s += elapsed_s
+        self.native_s += native_s
 
     def guessed(self, n_guessed: int, n_accepted: int) -> None:
         self.n_guessed += n_guessed

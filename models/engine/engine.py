@@ -215,11 +215,14 @@ class LlamaEngine:
                 break
             if self._core.has_work:
                 try:
-                    self._core.step()
+                    self._core.step(self._is_wanted)
                 except Exception as error:  # a mistake of ours costs the requests that run, not the engine
                     self._core.start_over(error)
         self._take_commands(wait=False)
         self._core.shut_down()
+
+    def _is_wanted(self) -> bool:
+        return not self._commands.empty()
 
     def _take_commands(self, *, wait: bool = True) -> None:
         """Carries out what was asked for; sleeps until something is, if there is nothing else to do."""

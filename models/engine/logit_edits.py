@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ class LogitEdits:
     def __init__(self, biases: Mapping[int, float], samplers: Sequence[NativeSampler]) -> None:
         """``samplers`` are applied in this order, after the biases. Takes ownership of them."""
         self._samplers = tuple(samplers)
+        self._candidates: Candidates | None = None  # of the token before, to be filled anew
         self._n = 0
         self._known: set[int] = set()
         self._tokens = np.zeros(64, np.int32)
@@ -35,22 +35,25 @@ class LogitEdits:
         if self._samplers and token not in self._known:
             self._add(token, 0.0)
 
-    @contextmanager
-    def applied(self, logits: NDArray[np.float32]) -> Iterator[None]:
-        """Changes ``logits`` in place and back again."""
+    def apply(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Changes ``logits`` in place. Returns what ``restore`` needs to change them back."""
         tokens = self._tokens[: self._n]
         before = logits[tokens]
         after = before + self._biases[: self._n]
         if self._samplers:
-            candidates = Candidates(tokens, after)
+            if self._candidates is None:
+                self._candidates = Candidates(tokens, after)
+            else:
+                self._candidates.fill(tokens, after)
             for sampler in self._samplers:
-                sampler.apply(candidates)
-            after = candidates.logits
+                sampler.apply(self._candidates)
+            after = self._candidates.logits
         logits[tokens] = after
-        try:
-            yield
-        finally:
-            logits[tokens] = before
+        return before
+
+    def restore(self, logits: NDArray[np.float32], before: NDArray[np.float32]) -> None:
+        """Takes back what ``apply`` did, which returned ``before``."""
+        logits[self._tokens[: self._n]] = before
 
     def close(self) -> None:
         for sampler in self._samplers:

@@ -34,7 +34,8 @@ class Runner:
         self._positions = np.zeros(n, np.int32)
         self._seq_ids = np.zeros(n, np.int32)
         self._wanted = np.zeros(n, np.int8)
-        self.native_s = 0.0  # spent in llama.cpp
+        self.native_s = 0.0  # spent in llama.cpp by ``run``
+        self.rows: list[TokenChunk] = []  # of the last batch of tokens, in its order
 
     def run(self, chunks: list[Chunk]) -> tuple[DecodeStatus, list[int]]:
         """Decodes token chunks as one batch, or one media chunk. Returns the status and, for every chunk, the batch
@@ -52,6 +53,7 @@ class Runner:
         return status, [row for _, row in sorted(zip(order, rows, strict=True))]
 
     def _run_tokens(self, chunks: list[TokenChunk]) -> tuple[DecodeStatus, list[int]]:
+        self.rows = chunks
         rows: list[int] = []
         start = 0
         for chunk in chunks:
@@ -82,6 +84,11 @@ class Runner:
         )
         self.native_s += time.perf_counter() - began_s
         return status, rows
+
+    def run_again(self, tokens: list[int]) -> DecodeStatus:
+        """Decodes the rows of the last step of one token a chunk once more, each with the next token at the next
+        position."""
+        return self._context.decode_again(tokens)
 
     def _run_media(self, chunk: MediaChunk) -> tuple[DecodeStatus, int]:
         media = chunk.sequence.embeddings[chunk.index].result()

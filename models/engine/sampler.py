@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from itertools import islice
 from typing import Protocol
 
@@ -67,6 +66,7 @@ class TokenSampler:
         self._edits: LogitEdits | None = None
         self._grammar: Grammar | None = None
         self._chain: NativeSampler | None = None  # None: greedy
+        self._candidates: Candidates | None = None  # of the token before, to be filled anew
         try:
             self._edits = _edits(context.model, sampling, before)
             self._grammar = _grammar(context.model, sampling)
@@ -83,8 +83,14 @@ class TokenSampler:
         banned.
         """
         logits = self._context.logits(row)
-        with self._edits.applied(logits) if self._edits is not None else nullcontext():
+        if self._edits is None:
             token = self._choose(logits)
+        else:
+            before = self._edits.apply(logits)
+            try:
+                token = self._choose(logits)
+            finally:
+                self._edits.restore(logits, before)
         self._note(token)
         return token
 
@@ -128,9 +134,13 @@ class TokenSampler:
     def _draw(self, chain: NativeSampler, logits: Logits, best: float, tokens: Indices | None = None) -> int:
         """Draws from ``logits``, which belong to ``tokens`` if these are given, else to all."""
         kept = self._narrow(logits, best)
-        candidates = Candidates(kept if tokens is None else tokens[kept], logits[kept])
-        chain.apply(candidates)
-        return candidates.selected
+        chosen = kept if tokens is None else tokens[kept]
+        if self._candidates is None:
+            self._candidates = Candidates(chosen, logits[kept])
+        else:
+            self._candidates.fill(chosen, logits[kept])
+        chain.apply(self._candidates)
+        return self._candidates.selected
 
     def _narrow(self, logits: Logits, best: float) -> Indices:
         """The tokens that the native chain needs. The first truncation is done here if it looks at all

@@ -194,15 +194,18 @@ class Sequence:
         a processor and Python's lock, which the next step needs.
         """
         now = time.monotonic()
-        if all(sequence._may_wait(now) for sequence in sequences):
+        if all(sequence.may_wait_s(now) > 0 for sequence in sequences):
             return
         flushes = {sequence._flush for sequence in sequences if sequence._hand_over(now)}
         for flush in flushes:
             if flush is not None:
                 flush()
 
-    def _may_wait(self, now_s: float) -> bool:
-        return self._sent_text and now_s - self._sent_s < SEND_EVERY_S and self.phase is not Phase.ENDED
+    def may_wait_s(self, now_s: float) -> float:
+        """For how long its reader can do without what happened, from ``now_s`` of time.monotonic() on; 0 or less: it is
+        due."""
+        is_due = not self._sent_text or self.phase is Phase.ENDED
+        return 0.0 if is_due else self._sent_s + SEND_EVERY_S - now_s
 
     def _hand_over(self, now_s: float) -> bool:
         """Hands what happened to the sink or to ``events``. False: nothing did."""

@@ -295,6 +295,15 @@ class Speculation:
             self._draft_s = None
         return guesses
 
+    def expects(self, n_max: int) -> bool:
+        """Whether there are guesses for the next step, which ``propose`` then gives. Without a draft model."""
+        if self._n_paused:
+            self._n_paused -= 1
+            return False
+        if self._guesses is None:
+            self._guesses = self._look_up(n_max)
+        return bool(self._guesses)
+
     def checked(self, n_proposed: int, n_accepted: int) -> None:
         """Learns how many of a step's guesses came true."""
         draft_s, self._draft_s = self._draft_s, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from hearth.models.engine import LlamaEngine
 from hearth.models.engine.prompt import Prompt
+from hearth.models.engine.sampler import TokenSampler
 from hearth.models.engine.scheduler import Scheduler
 from hearth.models.engine.sequence import SEND_EVERY_S, Sequence
 from hearth.models.engine.speculation import NgramIndex
+from hearth.models.errors import EngineError
 from hearth.models.types import (
     Failed,
     Finished,
@@ -53,6 +55,73 @@ def test_side_by_side_equals_one_after_another(load_engine: LoadEngine) -> None:
     handles = [together.submit(request(prompt)) for prompt in prompts(6)]
     assert [result(handle).tokens for handle in handles] == expected
     together.check_integrity()
+
+
+@pytest.mark.parametrize("prompt_lookup", [False, True])
+def test_answers_that_nothing_interrupts_go_on_without_being_scheduled(
+    load_engine: LoadEngine, prompt_lookup: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_engine(n_parallel=3, prompt_lookup=prompt_lookup)
+    sampled = SamplingParams(temperature=0.9, seed=5, repeat_penalty=1.2, logit_bias=ENDLESS.logit_bias)
+    n_scheduled = [0]
+    schedule = Scheduler.schedule
+
+    def counted(scheduler: Scheduler) -> object:
+        n_scheduled[0] += 1
+        return schedule(scheduler)
+
+    monkeypatch.setattr(Scheduler, "schedule", counted)
+
+    def answers() -> list[tuple[int, ...]]:
+        chats = zip(prompts(3), (ENDLESS, sampled, sampled), strict=True)
+        handles = [engine.submit(request(p, sampling=chosen, max_tokens=60)) for p, chosen in chats]
+        return [result(handle).tokens for handle in handles]
+
+    calm = answers()
+    assert n_scheduled[0] < 40 or prompt_lookup, "60 tokens, and many more steps if each were scheduled"
+    engine.check_integrity()
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            engine.stats()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        assert answers() == calm, "every step looked after others first"
+    finally:
+        over.set()
+        thread.join()
+    assert engine.stats()["n_step_sequences"] > 3 * 60
+    engine.check_integrity()
+
+
+def test_an_answer_that_fails_between_others_costs_only_itself(
+    load_engine: LoadEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_engine(n_parallel=3, prompt_lookup=False)
+    expected = [result(engine.submit(request(p, sampling=ENDLESS, max_tokens=40))).tokens for p in prompts(3)]
+    n_sampled = [0]
+    sample = TokenSampler.sample
+
+    def failing(sampler: TokenSampler, row: int) -> int:
+        if sampler._sampling.seed == 77:
+            n_sampled[0] += 1
+            if n_sampled[0] == 20:
+                raise EngineError("no token can be chosen")
+        return sample(sampler, row)
+
+    monkeypatch.setattr(TokenSampler, "sample", failing)
+    chosen = (ENDLESS, replace(ENDLESS, seed=77), ENDLESS)
+    chats = zip(prompts(3), chosen, strict=True)
+    first, second, third = [engine.submit(request(p, sampling=s, max_tokens=40)) for p, s in chats]
+    with pytest.raises(EngineError, match="no token can be chosen"):
+        result(second)
+    assert [result(first).tokens, result(third).tokens] == [expected[0], expected[2]]
+    engine.check_integrity()
+    again = engine.submit(request(prompts(3)[1], sampling=ENDLESS, max_tokens=40))
+    assert result(again).tokens == expected[1], "nothing wrong is left in the cache"
 
 
 def test_seeds_hold_whatever_else_is_in_the_batch(load_engine: LoadEngine) -> None:

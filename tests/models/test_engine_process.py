@@ -344,14 +344,16 @@ def test_cancel_does_not_wait_for_an_encoder(engine: ProcessEngine) -> None:
         return np.ones((9, 64), np.float32)
 
     handle = engine.submit(request(tokens(20, seed=9), picture("slow", slow), tokens(3)))
+    events = handle.events()
+    assert any(isinstance(event, PrefillProgress) and event.done == 20 for event in events), "the text is read"
     assert started.wait(30)
     assert engine.tokenize("the cat"), "the reader is free"
     started_s = time.monotonic()
     handle.cancel()
-    events = list(handle.events())
+    *_, last = events
     assert time.monotonic() - started_s < SOON_S
-    assert isinstance(events[-1], Finished)
-    assert (events[-1].reason, events[-1].usage.prompt_tokens) == ("cancelled", 32)
+    assert isinstance(last, Finished)
+    assert (last.reason, last.usage.prompt_tokens) == ("cancelled", 32)
     assert finish(engine, tokens(20, seed=9)).usage.cached_tokens == 19
     go_on.set()
     engine.check_integrity()
