@@ -1,7 +1,7 @@
 """The whole way with the embedded models: picture, speech, document, two turns, restart and go on.
 
-What the models answer is measured by ``training/evaluate.py``; the tests marked ``knows`` ask for the right answer too
-and may fail while the models are weak at a skill.
+What the models answer is measured by ``training/evaluate.py``; the last tests ask for the right answer too, where the
+models are sure of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import hearth
 
 sys.path.insert(0, str(Path(__file__).parent))
 import drawing
-
-knows = pytest.mark.xfail(strict=False, reason="an answer of the embedded models, which are not sure of this skill yet")
 
 NOTE = (
     "Minutes of the garden club\n\nThe club met on Tuesday in the old library. Mrs Pellworth read the accounts. "
@@ -170,7 +168,6 @@ def test_stopped_before_anything_is_read(assistant: hearth.Assistant, circle: Pa
     assert assistant.ask("What is this?", images=[circle]).finish_reason == "stop"
 
 
-@knows
 def test_a_picture_is_named_with_its_colour_and_side(assistant: hearth.Assistant, tmp_path: Path) -> None:
     picture = drawing.save(drawing.shape("circle", "red", side="left"), tmp_path / "circle.png")
     named = assistant.ask("What is this?", images=[picture])
@@ -179,7 +176,6 @@ def test_a_picture_is_named_with_its_colour_and_side(assistant: hearth.Assistant
     assert "left" in assistant.ask("Where is it?", conversation=named.conversation_id).text.lower()
 
 
-@knows
 def test_an_answer_is_taken_from_its_passage_and_cites_it(assistant: hearth.Assistant, tmp_path: Path) -> None:
     path = tmp_path / "minutes.txt"
     path.write_text(NOTE)

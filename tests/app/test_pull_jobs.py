@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import hearth
+from hearth import pull_jobs
 from hearth.cli import main
 from hearth.model_library import ModelLibrary
 from hearth.pull_jobs import PullJobs, PullState
@@ -49,7 +50,10 @@ def wait_for(jobs: PullJobs, holds: Callable[[PullState], bool], name: str = NAM
     raise AssertionError(f"not within {PATIENCE_S} s: {jobs.states()}")
 
 
-def test_a_pull_is_watched_stopped_and_taken_up(hub: FakeHub, jobs: PullJobs, tmp_path: Path) -> None:
+def test_a_pull_is_watched_stopped_and_taken_up(
+    hub: FakeHub, jobs: PullJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_jobs, "STOP_S", 0.3)  # the server sends nothing more: the pull is ended
     hub.stall = threading.Event()
     jobs.start(NAME)
     assert jobs.busy
@@ -58,11 +62,10 @@ def test_a_pull_is_watched_stopped_and_taken_up(hub: FakeHub, jobs: PullJobs, tm
     jobs.start(NAME)  # runs already
     jobs.stop(NAME)
     assert jobs.states()[1][NAME].is_stopping
-    time.sleep(1.0)  # for the process to see the end of its input, which shows nowhere
-    hub.stall.set()  # the server sends on; the next bytes show the pull that it is to stop
     state = wait_for(jobs, lambda state: not state.is_running)
     assert state.error == "stopped; what was fetched is kept"
     assert next((tmp_path / "data" / "models" / NAME).glob("*.part")).stat().st_size > 0
+    hub.stall.set()
     hub.stall = None
     jobs.start(NAME)
     state = wait_for(jobs, lambda state: not state.is_running)
