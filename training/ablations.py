@@ -120,7 +120,7 @@ def verdict(group: str, by_arm: dict[str, list[float]]) -> str:
 
     def apart(worse: list[float], better: list[float]) -> float:
         noise = (statistics.variance(worse) / len(worse) + statistics.variance(better) / len(better)) ** 0.5
-        return (statistics.mean(better) - statistics.mean(worse)) / max(noise, 1e-3)
+        return float((statistics.mean(better) - statistics.mean(worse)) / max(noise, 1e-3))
 
     pairs = FINDINGS[group][2]
     if not pairs:

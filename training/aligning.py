@@ -4,7 +4,9 @@ Every visual token is asked for the words of what lies under it: over a thing it
 elsewhere the colour of the background; over print, for its characters. The words are scored against the language
 model's own word vectors, without a pass through the language model, so that many more pictures are seen than in the
 stages with answers; and what a visual token says and where it lies is then as easy to look up as a word in a text.
-Whole pictures are contrasted with their captions besides, by open_clip's own loss.
+Whole pictures are contrasted with their captions besides, by open_clip's own loss. That says which picture is nearest
+to a text, not whether any is near: texts that describe no picture are pushed away from all of them besides, so that a
+search can end with nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from training.pocket_network import PocketNetwork
 from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, ViewBatches, stream
 
 CHARACTER_WEIGHT = 0.7
+STRAY_WEIGHT = 3.0
+STRAY_LIKENESS = 0.15  # at most, of a picture and a text that does not describe any (cosine)
 FIRST_SHARPNESS = 0.25  # of the words: random directions are to say little at first
 SHARPNESS_RATE = 5.0
 PRIOR_FLOOR = 1e-4  # share of a word that was not asked for
@@ -105,6 +109,11 @@ def character_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, sp
     return (losses * weights).sum() / weights.sum().clamp(min=1.0)
 
 
+def stray_loss(pictures: Tensor, strays: Tensor) -> Tensor:
+    """How much nearer than ``STRAY_LIKENESS`` texts without a picture lie, on average; both of shape (n, dimension)."""
+    return (strays @ pictures.T - STRAY_LIKENESS).clamp(min=0.0).mean()
+
+
 class Aligning:
     """Losses of the stage; ``clip_weight`` is that of the contrast with captions."""
 
@@ -141,6 +150,8 @@ class Aligning:
             pictures = vision.picture_vectors(coarse[batch.captioned.to(self.device)])
             texts = vision.text_vectors(batch.captions.to(self.device))
             terms["clip"] = self.clip_weight * self._clip_loss(pictures, texts, scale)
+            strays = vision.text_vectors(batch.strays.to(self.device))
+            terms["stray"] = self.clip_weight * STRAY_WEIGHT * stray_loss(pictures, strays)
         return terms
 
 

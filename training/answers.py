@@ -1,7 +1,7 @@
 """Questions on drawn scenes with their true answers, in the words the pocket model is to use.
 
 What is seen comes first in an answer, and what follows from it last ("There are three dice, so no."): a small model
-looks up each word by those before it, and a verdict given first would be a guess.
+looks up each word by those before it, and a verdict given first would be a guess. Things are counted by their places.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from training.captions import describe, numbered, product_with_article, with_colour
-from training.exchanges import Exchange, capital, spelled
+from training.exchanges import Exchange, capital, listed, spelled
 from training.questions import ALL_QUESTIONS
 from training.scenes import Scene, Thing
 from training.vocabulary import MASS, PLURAL_ONLY, plural, with_article
@@ -20,6 +20,7 @@ SEVERAL_COLOURS = "several colours"
 BIGGER_BY = 1.7  # times the area, for one thing to be called bigger
 # how the place of the second thing is said from the first: (columns, rows) from one to the other
 RELATIONS = {(-1, 0): "to the left of", (1, 0): "to the right of", (0, -1): "above", (0, 1): "below"}
+Questions = dict[str, Callable[[Scene], Exchange]]  # by skill
 
 
 def it_is(name: str, colour: str | None = None) -> str:
@@ -33,6 +34,24 @@ def the_is(name: str) -> str:
 
 def there_is(name: str) -> str:
     return f"There {'are' if name in PLURAL_ONLY else 'is'} {with_article(name)}"
+
+
+def where_are(scene: Scene, name: str) -> str:
+    """``The dice are at the top left (1) and in the middle (2)``: things of one name row by row, counted on the way."""
+    cells = sorted((thing.cell for thing in scene.things if thing.name == name), key=lambda cell: cell[::-1])
+    if len(cells) == 1:
+        return f"{the_is(name)} {PLACES[cells[0]]}"
+    return f"The {plural(name)} are {listed([f'{PLACES[cell]} ({at})' for at, cell in enumerate(cells, 1)])}"
+
+
+def what_there_is(scene: Scene) -> str:
+    """Names without numbers: ``It is a die``, ``These are dice``, ``There are dice and a medal``."""
+    counts = counts_of(scene)
+    first = next(iter(counts))
+    if len(counts) == 1:
+        return it_is(first) if counts[first] == 1 else f"These are {plural(first)}"
+    said = [with_article(name) if number == 1 else plural(name) for name, number in counts.items()]
+    return f"There {'are' if counts[first] > 1 or first in PLURAL_ONLY else 'is'} {listed(said)}"
 
 
 def counts_of(scene: Scene) -> dict[str, int]:
@@ -66,16 +85,16 @@ class Examiner:
     def skills(self, scene: Scene) -> tuple[str, ...]:
         return tuple(self._on(scene))
 
-    def _on(self, scene: Scene) -> dict[str, Callable[[Scene], Exchange]]:
+    def _on(self, scene: Scene) -> Questions:
         if scene.kind == "photo":
             return {"name": self._product}
         if scene.kind == "words":
             return {"words": self._words}
         if scene.kind == "chart":
-            found = {"chart": self._chart, "highest": self._highest, "bars": self._bars}
+            found: Questions = {"chart": self._chart, "highest": self._highest, "bars": self._bars}
             colours = [bar.colour for bar in scene.bars]
             return {**found, "chart_colour": self._chart_colour} if len(set(colours)) == len(colours) else found
-        asked: dict[str, Callable[[Scene], Exchange]] = {
+        asked: Questions = {
             "name": self._name, "is_it": self._is_it, "statement": self._statement,
         }  # fmt: skip
         counts = counts_of(scene)
@@ -107,20 +126,8 @@ class Examiner:
         question = self.template("name")
         counts = counts_of(scene)
         names = tuple(counts)
-        if len(scene.things) == 1:
-            return Exchange(question, it_is(names[0]) + ".", names)
-        return Exchange(question, self._what_there_is(scene) + ".", names if len(names) > 1 else (plural(names[0]),))
-
-    def _what_there_is(self, scene: Scene) -> str:
-        counts = counts_of(scene)
-        if len(counts) == 1:
-            (name, number), *_ = counts.items()
-            return it_is(name) if number == 1 else f"There are {numbered(name, number)}"
-        if set(counts.values()) == {1}:
-            first, second = counts
-            return f"{there_is(first)} and {with_article(second)}"
-        said = [numbered(name, number) for name, number in counts.items()]
-        return f"There {'is' if next(iter(counts.values())) == 1 else 'are'} {said[0]} and {said[1]}"
+        several = len(names) == 1 and len(scene.things) > 1
+        return Exchange(question, what_there_is(scene) + ".", (plural(names[0]),) if several else names)
 
     def _product(self, scene: Scene) -> Exchange:
         name = scene.things[0].name
@@ -158,8 +165,8 @@ class Examiner:
     def _count(self, scene: Scene) -> Exchange:
         name, number = self.rng.choice(tuple(counts_of(scene).items()))
         template = self.template("count", naming=True if len(counts_of(scene)) > 1 else None)
-        answer = f"There is one {name}." if number == 1 else f"There are {numbered(name, number)}."
-        return Exchange(fill(template, name), answer, (NUMBERS[number],))
+        conclusion = f"so there {'is' if number == 1 else 'are'} {NUMBERS[number]}"
+        return Exchange(fill(template, name), f"{where_are(scene, name)}, {conclusion}.", (conclusion,))
 
     def other(self, *present: str) -> str:
         """A name that is not among ``present``."""
@@ -170,7 +177,7 @@ class Examiner:
         true = self.rng.random() < 0.5
         asked = thing.name if true else self.other(*counts_of(scene))
         question = fill(self.template("is_it"), thing.name, other=asked)
-        return self._judged(question, self._what_there_is(scene), true)
+        return self._judged(question, what_there_is(scene), true)
 
     @staticmethod
     def _judged(question: str, seen: str, true: bool, *expected: str) -> Exchange:
@@ -184,14 +191,16 @@ class Examiner:
         name = self.rng.choice(tuple(counts))
         true = self.rng.random() < 0.5
         asked = name if true or self.rng.random() < 0.5 else self.other(*counts)
-        number = counts[name]
+        number, seen = counts[name], what_there_is(scene)
         if name in MASS | PLURAL_ONLY or asked in MASS | PLURAL_ONLY:
             said = there_is(name if true else self.other(*counts))
         else:
             if not true and asked == name:
                 number = self.rng.choice([n for n in range(1, 7) if n != number])
             said = f"There {'is' if number == 1 else 'are'} {numbered(asked, number)}"
-        return self._judged(self.template("statement").replace("{s}", said + "."), self._what_there_is(scene), true)
+            if asked == name:
+                seen = f"{where_are(scene, name)}: {numbered(name, counts[name])}"
+        return self._judged(self.template("statement").replace("{s}", said + "."), seen, true)
 
     def _is_colour(self, scene: Scene) -> Exchange:
         thing = scene.things[0]
@@ -270,8 +279,8 @@ class Examiner:
         question = fill(template, first).replace("{ys}", plural(second))
         if "{xs}" not in template:
             first, second = most, fewest
-        verb = "is" if counts[first] == 1 else "are"
-        seen = f"There {verb} {numbered(first, counts[first])} and {numbered(second, counts[second])}"
+        places = f"{where_are(scene, first)}, {where_are(scene, second).replace('The', 'the', 1)}"
+        seen = f"{places}: {numbered(first, counts[first])} and {numbered(second, counts[second])}"
         return Exchange(question, f"{seen}, so more {plural(most)}.", (f"so more {plural(most)}",))
 
     def _words(self, scene: Scene) -> Exchange:

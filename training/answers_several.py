@@ -10,7 +10,7 @@ from typing import Any
 
 from training.answers import Examiner, counts_of
 from training.captions import with_colour
-from training.exchanges import Exchange, capital
+from training.exchanges import Exchange, capital, listed
 from training.scenes import Scene
 from training.vocabulary import with_article
 from training.world import PLACES, fill
@@ -70,27 +70,14 @@ class SeveralPictures:
         asked = self.examiner.other(*names) if absent else names[index]
         verdict = "so it is none of them" if absent else f"so it is the {NTH[index]} picture"
         question = fill(self._template("which_picture", scenes), "", other=asked)
-        seen = _listed([with_article(name) for name in names])
+        seen = listed([with_article(name) for name in names])
         return Exchange(question, f"They show {seen}, {verdict}.", (verdict,))
 
     def _common(self, scenes: tuple[Scene, ...]) -> Exchange:
         question = self._template("common", scenes)
-        things = [scene.things[0] for scene in scenes]
-        seen = capital(_listed([_on_ground(scene) for scene in scenes]))
-        shared = self._shared(scenes, "both" if len(scenes) == 2 else "all", with_article(things[0].name))
+        seen = capital(listed([_on_ground(scene) for scene in scenes]))
+        shared = _shared(scenes)
         return Exchange(question, f"{seen}: {shared}.", (shared,))
-
-    @staticmethod
-    def _shared(scenes: tuple[Scene, ...], all_of: str, named: str) -> str:
-        things = [scene.things[0] for scene in scenes]
-        colours, grounds = {thing.colour for thing in things}, {scene.background for scene in scenes}
-        if len({thing.name for thing in things}) == 1:
-            return f"{all_of} show {named}"
-        if len(colours) == 1 and None not in colours:
-            return f"{all_of} things are {things[0].colour}"
-        if len(grounds) == 1 and None not in grounds:
-            return f"{all_of} have {_a(str(scenes[0].background))} background"
-        return "they have nothing in common"
 
     def _differ(self, scenes: tuple[Scene, ...]) -> Exchange:
         """Thing, colour and place of each, whatever it is that differs: which of them does is known only at the end."""
@@ -106,12 +93,17 @@ class SeveralPictures:
         return Exchange(self.examiner.template("differ"), answer, expected)
 
 
-def _listed(parts: list[str]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _a(colour: str) -> str:
-    return f"{'an' if colour == 'orange' else 'a'} {colour}"
+def _shared(scenes: tuple[Scene, ...]) -> str:
+    """What pictures have in common: the thing, else its colour, else the background."""
+    all_of = "both" if len(scenes) == 2 else "all"
+    first, ground = scenes[0].things[0], scenes[0].background
+    if all(scene.things[0].name == first.name for scene in scenes):
+        return f"{all_of} show {with_article(first.name)}"
+    if first.colour and all(scene.things[0].colour == first.colour for scene in scenes):
+        return f"{all_of} things are {first.colour}"
+    if ground and all(scene.background == ground for scene in scenes):
+        return f"{all_of} have {with_article(f'{ground} background')}"
+    return "they have nothing in common"
 
 
 def _on_ground(scene: Scene) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.world import NUMBERS, PLACES
 COLOUR_WEIGHT = 0.5
 PLACE_WEIGHT = 0.5
 NUMBER_WEIGHT = 0.3
+SEVERAL_WEIGHT = 1.0  # of the number where there is more than one
 PLACE_WORDS = frozenset(("left", "right", "top", "bottom", "middle"))
 EDGE_TOKEN_WEIGHT = 0.25  # of a visual token that a thing covers besides the one over its centre
 PHOTOGRAPH_TOKEN_WEIGHT = 0.5  # of every token of a photograph
@@ -56,7 +58,8 @@ def words_of(scene: Scene, thing: Thing, *, number: bool = True) -> Words:
     place = [word for word in PLACES[thing.cell].split() if word in PLACE_WORDS]
     words += [(word, PLACE_WEIGHT / len(place)) for word in place]
     if number:
-        words.append((NUMBERS[sum(other.name == thing.name for other in scene.things)], NUMBER_WEIGHT))
+        together = sum(other.name == thing.name for other in scene.things)
+        words.append((NUMBERS[together], SEVERAL_WEIGHT if together > 1 else NUMBER_WEIGHT))
     return words
 
 
@@ -72,7 +75,7 @@ def ask(scene: Scene, part: Part, side_px: int) -> Asked:
         x = part.box[0] + (cell % columns + 0.5) * step
         y = part.box[1] + (cell // columns + 0.5) * step
         if left <= x < left + width and top <= y < top + height:
-            _ask_token(asked, cell, (x, y), scene, boxes, step)
+            _ask_token(asked, cell, (x, y), scene, boxes, step, number=not part.tiles)
     for thing, box in zip(scene.things, boxes, strict=True):
         x, y = (box[0] + box[2]) / 2 - part.box[0], (box[1] + box[3]) / 2 - part.box[1]
         if scene.kind == "things" and 0 <= x < columns * step and 0 <= y < rows * step:
@@ -84,7 +87,14 @@ def ask(scene: Scene, part: Part, side_px: int) -> Asked:
 
 
 def _ask_token(
-    asked: Asked, cell: int, at: tuple[float, float], scene: Scene, boxes: list[tuple[float, ...]], step: float
+    asked: Asked,
+    cell: int,
+    at: tuple[float, float],
+    scene: Scene,
+    boxes: Sequence[tuple[float, ...]],
+    step: float,
+    *,
+    number: bool,
 ) -> None:
     if scene.kind in ("words", "sheet"):
         return
@@ -98,7 +108,7 @@ def _ask_token(
     nearest = min(range(len(far)), key=far.__getitem__)
     if far[nearest] < 0.5:
         weight = PHOTOGRAPH_TOKEN_WEIGHT if scene.kind == "photo" else EDGE_TOKEN_WEIGHT
-        asked.words[cell] = (words_of(scene, scene.things[nearest], number=False), weight)
+        asked.words[cell] = (words_of(scene, scene.things[nearest], number=number), weight)
     elif scene.background and all(
         at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3]
         for b in boxes

@@ -6,7 +6,6 @@ import io
 import random
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from training.world import COLOURS
@@ -52,10 +51,9 @@ def textured(rng: random.Random, width: int, height: int, photograph: Image.Imag
         share = np.asarray(mask, dtype=np.float32)[..., None] / 255
     else:
         down, across = np.mgrid[0:height, 0:width]
-        share = ((across * rng.uniform(-1, 1) + down * rng.uniform(-1, 1)) % rng.uniform(14, 50) > rng.uniform(5, 12))[
-            ..., None
-        ]
-    blend: NDArray[np.float32] = first * share + second * (1 - share)
+        phase = (across * rng.uniform(-1, 1) + down * rng.uniform(-1, 1)) % rng.uniform(14, 50)
+        share = (phase > rng.uniform(5, 12)).astype(np.float32)[..., None]
+    blend = first * share + second * (1 - share)
     return Image.fromarray(blend.astype(np.uint8))
 
 

@@ -23,13 +23,14 @@ from training.batches import Rows, pack_chats
 from training.chats import IMAGE_ID, Chat
 from training.checkpoints import saved_network
 from training.dialogues import KINDS, Composer
+from training.fonts import fonts
 from training.material import load_material
 from training.pictures import Painter
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.scene_pool import FreshScenes, encode_scenes
 from training.smalltalk import Talker
-from training.view_batches import SIDE_PX, fonts
+from training.view_batches import SIDE_PX
 
 ROOT = Path(__file__).resolve().parent.parent
 

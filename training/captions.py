@@ -54,9 +54,33 @@ def describe(scene: Scene, *, colours: bool = True, places: bool = True) -> str:
     return f"{parts[0]} {PLACES[first.cell]} and {parts[1]} {PLACES[second.cell]}"
 
 
+ASKED_SHARE = 0.3  # of the captions: as people ask for a picture that they have
+_ASKED = (
+    "Where is my picture of {t}?",
+    "Where is the picture with {t}?",
+    "Where did I put the photo of {t}?",
+    "Show me {t}.",
+    "Show me the picture of {t}.",
+    "Find the photo with {t}.",
+    "Find {t}.",
+    "Which picture shows {t}?",
+    "Which photo has {t} in it?",
+    "Do you remember {t}?",
+    "Do I have a picture of {t}?",
+    "I am looking for {t}.",
+    "Have you seen {t}?",
+    "Is there a photo of {t}?",
+    "What was in the picture with {t}?",
+    "When did I take the picture of {t}?",
+)
+
+
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One of many captions that are true of the scene."""
+    """One of many captions that are true of the scene, or a question for a picture of it."""
     text = describe(scene, colours=rng.random() < 0.6, places=rng.random() < 0.4)
+    if rng.random() < ASKED_SHARE:
+        asked = rng.choice(_ASKED).replace("{t}", text)
+        return asked if rng.random() < 0.6 else as_spoken(asked)
     if rng.random() < 0.25:
         text = rng.choice(("a picture of ", "a photo of ", "an image of ", "this is ")) + text
     if scene.kind == "photo":

@@ -14,6 +14,8 @@ from training.aligning import Spelling, vision_config
 from training.language import LanguageConfig, LanguageModel
 from training.pocket_network import PocketNetwork
 
+TOKENIZER = "tokenizer.json"
+
 log = logging.getLogger(__name__)
 
 
@@ -28,15 +30,27 @@ def load_stage(path: Path, network: nn.Module, prefix: str = "") -> bool:
     return True
 
 
+def saved_tokenizer(runs: Path) -> Tokenizer | None:
+    """The tokenizer of a run, or None before there is one."""
+    path = runs / TOKENIZER
+    return Tokenizer.from_file(str(path)) if path.is_file() else None
+
+
 def saved_network(runs: Path, stage: str) -> tuple[PocketNetwork, Tokenizer]:
-    """The pocket model as a stage left it. FileNotFoundError names the checkpoint that is missing."""
+    """The pocket model as a stage left it. FileNotFoundError names what is missing."""
     checkpoint = runs / f"{stage}.pt"
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint} does not exist: run python -m training.pocket --stage {stage} first")
-    tokenizer = Tokenizer.from_file(str(runs / "tokenizer.json"))
-    n_vocab = tokenizer.get_vocab_size()
-    language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
-    n_embd = language.config.n_embd
-    network = PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Spelling(n_embd, n_vocab))
+    tokenizer = saved_tokenizer(runs)
+    if tokenizer is None:
+        raise FileNotFoundError(f"{runs / TOKENIZER} does not exist: put back the one of {checkpoint.name}")
+    network = new_network(tokenizer.get_vocab_size())
     load_stage(checkpoint, network)
     return network, tokenizer
+
+
+def new_network(n_vocab: int) -> PocketNetwork:
+    """The pocket model with random weights."""
+    language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
+    n_embd = language.config.n_embd
+    return PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Spelling(n_embd, n_vocab))

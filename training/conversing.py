@@ -8,6 +8,7 @@ before has taught them, and they must not fade.
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -21,6 +22,8 @@ from training.mixing import moved
 from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
+from training.prose import help_pages, sentences
+from training.quotes import Quoter
 from training.reading import Drills, grounded_rows, short_rows
 from training.scene_pool import ScenePool
 from training.smalltalk import Talker
@@ -36,25 +39,32 @@ GROUNDED_PER_STEP = 16
 DRILLS_PER_STEP = 20
 ROW_TOKENS = 512
 # without drills copying fades within some hundred steps
-TEXT_WEIGHTS = {"talk": 0.5, "grounded": 0.8, "drill": 0.5, "sums": 0.5}
+TEXT_WEIGHTS = {"talk": 0.5, "grounded": 1.0, "drill": 0.5, "sums": 1.0}
 
 
 class Conversing:
     """Losses of the chat stage."""
 
     def __init__(
-        self, network: PocketNetwork, material: Material, tokenizer: Tokenizer, seed: int, device: torch.device
+        self,
+        network: PocketNetwork,
+        material: Material,
+        prose: list[str],
+        tokenizer: Tokenizer,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.rng = random.Random(seed)
         self.device = device
-        self.talker = Talker(self.rng)
+        self.talker = Talker(self.rng, prose=prose)
         painter = Painter(material, self.rng, Printer(new_fonts(), self.rng), side_px=2 * SIDE_PX)
         self.pool = ScenePool(painter, network.vision, device)
         examiner = Examiner(self.rng)
         self.composer = Composer(self.pool, examiner, self.talker)
         self.writer = Writer(self.rng)
+        self.quoter = Quoter(self.writer, prose)
         self.drills = Drills(self.writer, tokenizer, [])
         self._step = 0
 
@@ -74,7 +84,7 @@ class Conversing:
         elif kind == "sums":
             rows = short_rows([self.talker.sums() for _ in range(SUMS_PER_STEP)], self.tokenizer, self.rng)
         elif kind == "grounded":
-            rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, 1.0)
+            rows = grounded_rows(self.writer, self.quoter, self.tokenizer, GROUNDED_PER_STEP, 1.0)
         else:
             rows = self.drills.rows(DRILLS_PER_STEP)
         return TEXT_WEIGHTS[kind] * next_token_loss(self.network.language, moved(rows, self.device))
@@ -86,10 +96,13 @@ class Conversing:
         return next_token_loss(self.network.language, moved(rows, self.device), visual)
 
 
-def run(plan: StagePlan, network: PocketNetwork, material: Material, tokenizer: Tokenizer, seed: int) -> None:
+def run(
+    plan: StagePlan, network: PocketNetwork, material: Material, tokenizer: Tokenizer, data: Path, seed: int
+) -> None:
     device = pick_device()
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
     network.vision.requires_grad_(False)
     network.spelling.requires_grad_(False)
-    run_stage(plan, network, lambda step: Conversing(network, material, tokenizer, seed + step, device).losses)
+    prose = sentences(help_pages(data))
+    run_stage(plan, network, lambda step: Conversing(network, material, prose, tokenizer, seed + step, device).losses)

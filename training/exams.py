@@ -94,7 +94,7 @@ def _right_fields(said: str, wanted: dict[str, Any]) -> float:
         found = json.loads(said)
     except json.JSONDecodeError:
         return 0.0
-    return sum(found.get(name) == value for name, value in wanted.items()) / len(wanted)
+    return float(sum(found.get(name) == value for name, value in wanted.items()) / len(wanted))
 
 
 class ExamBoard:

@@ -8,7 +8,6 @@ The graphs hold no weights; those stay in ``vision.safetensors`` alone and are h
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -78,9 +77,9 @@ def export_graphs(folder: Path) -> None:
         graphs.append((_Picture(network), whole, ["tokens", "vector"], "picture.onnx", None))
         # 2 × 3 tiles: different in both directions, so that neither is taken for fixed
         tiles = {"pixels": torch.zeros(1, 3, 2 * side, 3 * side), "places": places.repeat(1, 6, 1)}
-        free = torch.export.Dim.AUTO  # type: ignore[attr-defined]
-        shapes = {"pixels": {2: free, 3: free}, "places": {1: free}}
-        graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", shapes))
+        free = torch.export.Dim.AUTO
+        sides: Shapes = {"pixels": {2: free, 3: free}, "places": {1: free}}
+        graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", sides))
     else:
         graphs.append((_Picture(network), {"pixels": pixels}, ["tokens", "vector"], "picture.onnx", None))
     for module, examples, outputs, file_name, shapes in graphs:
@@ -102,9 +101,8 @@ def _traced(module: nn.Module, examples: dict[str, Tensor], outputs: list[str], 
             optimize=False,
             verbose=False,
         )
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return onnx.load_from_string(buffer.getvalue())
+    assert program is not None  # for ``dynamo``
+    return program.model_proto
 
 
 def _strip(model: onnx.ModelProto, weights: set[str]) -> None:

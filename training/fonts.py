@@ -45,14 +45,17 @@ def held_out(family: str) -> bool:
     return family.startswith(HELD_OUT_FAMILIES)
 
 
+def folders(extra: str = "") -> list[Path]:
+    """Where fonts are looked for: where Debian's packages put them, then ``extra`` or POCKET_FONTS."""
+    return [Path(folder) for folder in (*FOLDERS, extra or os.environ.get("POCKET_FONTS", "")) if folder]
+
+
 @functools.lru_cache(maxsize=4)
 def fonts(extra: str = "") -> tuple[Font, ...]:
     """Every usable font of the machine and of the folder ``extra`` (or of POCKET_FONTS), in a fixed order."""
     found: dict[tuple[str, str], Font] = {}
-    for folder in (*FOLDERS, extra or os.environ.get("POCKET_FONTS", "")):
-        if not folder:
-            continue
-        for path in sorted(Path(folder).rglob("*")):
+    for folder in folders(extra):
+        for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in (".ttf", ".otf") and not any(word in str(path).lower() for word in _LEFT_OUT):
                 named = _name(path)
                 if named is not None:

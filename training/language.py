@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
 
     def compile_blocks(self) -> None:
         """Fuses the elementwise work (needs a C++ compiler on CPU); nearly twice as fast, the numbers stay the same."""
-        torch._dynamo.config.recompile_limit = MAX_LENGTHS  # type: ignore[attr-defined]
+        torch._dynamo.config.recompile_limit = MAX_LENGTHS
         for block in self.layers:
             block.compile()
 

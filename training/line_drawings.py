@@ -7,14 +7,13 @@ Noto's, stays unseen.
 from __future__ import annotations
 
 import logging
-import os
 import random
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from training.fonts import FOLDERS
+from training.fonts import folders
 from training.scenes import Sprite
 from training.sprites import SPRITE_PX, dominant_colour
 from training.vocabulary import character_of, picture_names
@@ -30,10 +29,7 @@ log = logging.getLogger(__name__)
 
 def find_font(extra: str = "") -> Path | None:
     """The font, on the machine or in the folder ``extra`` (or in POCKET_FONTS)."""
-    for folder in (*FOLDERS, extra or os.environ.get("POCKET_FONTS", "")):
-        for path in sorted(Path(folder).rglob(FONT_NAME)) if folder else ():
-            return path
-    return None
+    return next((path for folder in folders(extra) for path in sorted(folder.rglob(FONT_NAME))), None)
 
 
 def line_drawings(font: Path | None, colours: dict[str, list[RGB]], rng: random.Random) -> list[Sprite]:

@@ -85,7 +85,8 @@ def run_stage(
     """Trains until the budget is used up; goes on from the stage's checkpoint if there is one.
 
     ``prepare`` gets the step it starts from, to seed its material with, and returns what is asked for losses in every
-    step: it gets the progress (0..1) and returns named terms, the sum of which is minimised.
+    step: it gets the progress (0..1) and returns named terms, the sum of which is minimised. ValueError for a
+    checkpoint of other optimizers.
     """
     optimizers = optimizers_of(network, plan)
     checkpoint = plan.folder / f"{plan.name}.pt"
@@ -94,6 +95,11 @@ def run_stage(
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
         if state["elapsed"] < plan.budget_s:
+            if len(state.get("optimizers", ())) != len(optimizers):
+                raise ValueError(
+                    f"{checkpoint} holds no state for {len(optimizers)} optimizers, so it is of another version of the "
+                    "recipe: move it away to begin the stage anew"
+                )
             for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved_state)
         elapsed, step = state["elapsed"], state["step"]

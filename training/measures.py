@@ -110,7 +110,8 @@ def latency_rows(board: ExamBoard) -> list[Row]:
 
 def spoken_row(ask: Callable[[Exam, bytes | None], str], board: ExamBoard, number: int) -> Row:
     """How much of the typed score is left when the same questions on pictures are spoken in held-out voices."""
-    from training.speech_eval import SAMPLE_RATE, spoken
+    from hearth.multimodal.sound import SAMPLE_RATE
+    from training.speech_eval import spoken
     from training.speech_voices import Speaker
 
     rng, speaker = random.Random("spoken"), Speaker()

@@ -15,6 +15,7 @@ from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
+from training.quotes import Quoter
 from training.reading import Drills, grounded_rows
 from training.scene_pool import ScenePool
 from training.texts import Writer
@@ -50,6 +51,7 @@ class Mixing:
         self.pool = ScenePool(painter, network.vision, device)
         self.documents = Documents(self.pool, Examiner(self.rng))
         self.writer = Writer(self.rng)
+        self.quoter = Quoter(self.writer, [])
         self.drills = Drills(self.writer, tokenizer, [])
         self._step = 0
 
@@ -63,7 +65,7 @@ class Mixing:
                 terms["picture"] = self._loss(drawn)
             if captions + interleaved < 1 and self._step % TEXT_STEPS == 0:
                 if self._step % (2 * TEXT_STEPS):
-                    rows = grounded_rows(self.writer, self.tokenizer, GROUNDED_PER_STEP, 1.0)
+                    rows = grounded_rows(self.writer, self.quoter, self.tokenizer, GROUNDED_PER_STEP, 1.0)
                 else:
                     rows = self.drills.rows(DRILLS_PER_STEP)
                 terms["text"] = TEXT_WEIGHT * next_token_loss(self.network.language, moved(rows, self.device))

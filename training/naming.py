@@ -44,7 +44,9 @@ SMOOTHING = 0.05
 class Crops:
     """Draws crops of single things and of photographs; the classes are ``class_names``. One seed, one sequence."""
 
-    def __init__(self, material: Material, seed: int) -> None:
+    def __init__(self, material: Material, seed: int, *, worn: bool = True) -> None:
+        """``worn`` False: in the light and the colours that they have."""
+        self._is_worn = worn
         self._random = torch.Generator().manual_seed(seed)
         own: dict[str, list[Image.Image]] = {}
         for sprite in material.sprites:
@@ -75,7 +77,7 @@ class Crops:
         if n_photographs:
             drawn.append(self._photographed(n_photographs))
         pixels, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        return self._worn(pixels), labels
+        return self._worn(pixels) if self._is_worn else pixels, labels
 
     def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=self._random)

@@ -1,4 +1,4 @@
-"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 4.3``."""
+"""Makes the pocket vision-language model from data to GGUF: ``python -m training.pocket --budget-hours 6``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from hearth.multimodal.clip import VisionNetwork
 from training import aligning, conversing, mixing, naming, reading
-from training.checkpoints import load_stage
+from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
-from training.language import LanguageConfig, LanguageModel
 from training.loop import StagePlan
 from training.material import load_material
-from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("names", "text", "look", "mixed", "chat", "export")
-SHARES = {"names": 0.12, "text": 0.25, "look": 0.2, "mixed": 0.03, "chat": 0.4}  # of the budget
+SHARES = {"names": 0.12, "text": 0.22, "look": 0.17, "mixed": 0.02, "chat": 0.47}  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
 PICTURE_STAGES = {"names", "look", "mixed", "chat"}
-N_EMBD = 320
 
 log = logging.getLogger("training.pocket")
 
@@ -58,7 +54,7 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket", help="checkpoints and logs")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
-    parser.add_argument("--budget-hours", type=float, default=4.3, help="computing time for all stages together")
+    parser.add_argument("--budget-hours", type=float, default=6.0, help="computing time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
     parser.add_argument(
@@ -77,10 +73,21 @@ def parse_arguments() -> Recipe:
 
 
 def tokenizer_of(recipe: Recipe) -> Tokenizer:
-    path = recipe.runs / "tokenizer.json"
-    if not path.is_file():
-        train_tokenizer(recipe.data, recipe.seed).save(str(path))
-    return Tokenizer.from_file(str(path))
+    """The run's tokenizer, trained if the run begins. FileNotFoundError if it is gone: another one's ids would mean
+    other words to the weights.
+    """
+    tokenizer = saved_tokenizer(recipe.runs)
+    if tokenizer is not None:
+        return tokenizer
+    trained = [f"{stage}.pt" for stage in STAGES if stage != "names" and (recipe.runs / f"{stage}.pt").is_file()]
+    if trained:
+        raise FileNotFoundError(
+            f"{recipe.runs / TOKENIZER} does not exist, but {', '.join(trained)} were trained with one: put it back, "
+            "or name another folder by --runs"
+        )
+    tokenizer = train_tokenizer(recipe.data, recipe.seed)
+    tokenizer.save(str(recipe.runs / TOKENIZER))
+    return tokenizer
 
 
 def main() -> None:
@@ -90,11 +97,9 @@ def main() -> None:
     np.random.seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     tokenizer = tokenizer_of(recipe)
-    n_vocab = tokenizer.get_vocab_size()
-    config = aligning.vision_config(N_EMBD, n_vocab)
-    language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
+    network = new_network(tokenizer.get_vocab_size())
+    language = network.language
     start_with_copying(language, recipe.seed)
-    network = PocketNetwork(VisionNetwork(config), language, aligning.Spelling(N_EMBD, n_vocab))
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "names" in recipe.stages and pictures:
         printer = Printer(new_fonts(), random.Random(recipe.seed))
@@ -112,9 +117,10 @@ def main() -> None:
         mixing.run(recipe.plan("mixed", 6e-4), network, pictures, tokenizer, recipe.seed + 60_000)
     load_stage(recipe.runs / "mixed.pt", network)
     if "chat" in recipe.stages and pictures:
-        conversing.run(recipe.plan("chat", 6e-4), network, pictures, tokenizer, recipe.seed + 90_000)
+        conversing.run(recipe.plan("chat", 6e-4), network, pictures, tokenizer, recipe.data, recipe.seed + 90_000)
     if "export" in recipe.stages:
         load_stage(recipe.runs / "chat.pt", network)
+        config = aligning.vision_config(language.config.n_embd, language.config.n_vocab)
         export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)
 
 

@@ -1,37 +1,57 @@
 """How well the vision half sees, before any language model reads it: held-out scenes at the visual tokens.
 
 python -m training.probing --runs training/runs/pocket [--stage look] [--n 200]
+
+With ``--stage names`` it is the tower alone, by the classes and characters of that stage: crops in their own style and
+in Noto's, held-out photographs among the products, and held-out fonts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from training.aligning import normalised
-from training.asking import IGNORED
-from training.checkpoints import saved_network
+from training.asking import IGNORED, PLACE_WORDS
+from training.checkpoints import TOKENIZER, load_stage, new_network, saved_network, saved_tokenizer
+from training.fonts import fonts
+from training.letters import CROP_PX, PrintCrops
 from training.material import load_material
+from training.naming import Crops, Naming, class_names
+from training.noto import noto_sprites
 from training.pictures import Material
 from training.pocket_network import PocketNetwork
-from training.view_batches import ViewBatches
+from training.printing import Printer
+from training.view_batches import ViewBatch, ViewBatches
+from training.world import NUMBERS, SHAPES
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("single", "counted", "pair", "photograph", "words", "chart")
 
 
+GROUPS = {"number": ("counted", NUMBERS), "place": ("pair", tuple(sorted(PLACE_WORDS)))}
+
+
 @torch.inference_mode()
 def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: int, seed: int = 5) -> dict[str, float]:
-    """Share of scenes where the name that some token finds likeliest is right for a thing, and of characters read."""
+    """Share of scenes where the name that some token finds likeliest is right for a thing, and of characters read.
+
+    Then what the token over the middle of a thing says of its number in scenes of several equal things, and of its
+    place in scenes of two: the likeliest of the words for it.
+    """
     batches = ViewBatches(material, tokenizer, seed, held_out=True)
-    found: dict[str, float] = {}
+    shares: dict[str, Share] = {kind: Share() for kind in (*KINDS, *GROUPS)}
     language = network.language
     for kind in KINDS:
-        right = total = letters = spelt = 0
         for start in range(0, n, 32):
             parts = batches.parts_of(
                 [batches.draw(kind) for _ in range(min(32, n - start))], whole_only=kind not in ("words", "chart")
@@ -44,17 +64,80 @@ def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: i
                 guessed = network.spelling(normed[rows[:, 0], rows[:, 1]]).argmax(-1)
                 wanted = rows[:, 2:]
                 asked = (wanted > 0) & (wanted != IGNORED)
-                letters += int(asked.sum())
-                spelt += int((guessed == wanted)[asked].sum())
+                shares[kind].add((guessed == wanted)[asked])
                 continue
             logits = network.spelling.word_logits(normed, language).log_softmax(-1)
             for view, (scene, _) in enumerate(parts):
                 best = logits[view].amax(0)
                 scores = {n: float(best[batches.word_ids(n)].mean()) for n in batches.names()}
-                total += 1
-                right += max(scores, key=scores.__getitem__) in {thing.name for thing in scene.things}
-        found[kind] = spelt / max(1, letters) if kind in ("words", "chart") else right / max(1, total)
-    return {kind: round(share, 3) for kind, share in found.items()}
+                named = max(scores, key=scores.__getitem__) in {thing.name for thing in scene.things}
+                shares[kind].add(torch.tensor([named]))
+            for group, (of_kind, words) in GROUPS.items():
+                if of_kind == kind:
+                    shares[group].add(_told(batch, logits, torch.tensor([batches.word_ids(word)[0] for word in words])))
+    return {kind: round(share.value, 3) for kind, share in shares.items()}
+
+
+@dataclass
+class Share:
+    """How many of all were right."""
+
+    right: int = 0
+    total: int = 0
+
+    def add(self, right: Tensor) -> None:
+        self.right += int(right.sum())
+        self.total += right.numel()
+
+    @property
+    def value(self) -> float:
+        return self.right / max(1, self.total)
+
+
+def _told(batch: ViewBatch, logits: Tensor, group: Tensor) -> Tensor:
+    """For the tokens over the middle of a thing: whether the likeliest word of ``group`` is asked of them."""
+    asked = torch.zeros(len(batch.rows), logits.shape[-1], dtype=torch.bool)
+    asked[batch.entries[:, 0], batch.entries[:, 1]] = True
+    middles = (batch.row_weights == 1.0) & asked[:, group].any(1)
+    views, tokens = batch.rows[middles].T
+    guessed = group[logits[views, tokens][:, group].argmax(-1)]
+    return asked[middles].gather(1, guessed[:, None])[:, 0]
+
+
+@torch.inference_mode()
+def probe_names(naming: Naming, material: Material, n: int, seed: int = 5) -> dict[str, float]:
+    """Share of crops, each of one thing, and of characters that the tower tells by the classes of the stage "names"."""
+    names = class_names(material)
+    shares = {name: Share() for name in ("fluent", "noto", "photograph", "characters")}
+    nothing = torch.zeros(1, 3, CROP_PX, CROP_PX)
+    for style, sprites in (("fluent", material.sprites), ("noto", tuple(noto_sprites()))):
+        drawn = Material(tuple(sprites), {})
+        pixels, labels = Crops(drawn, seed, worn=False).batch(n)
+        guessed = naming(pixels, nothing)[0].argmax(1)
+        right = [names[g] == class_names(drawn)[w] for g, w in zip(guessed, labels, strict=True)]
+        shares[style].add(torch.tensor(right))
+    held_out = [(photograph.product.name, image) for photograph, image in material.photographs if photograph.held_out]
+    first_product = len({*(sprite.name for sprite in material.sprites), *SHAPES})
+    for name, image in held_out[:n]:
+        crop = np.asarray(image.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC), dtype=np.float32)
+        logits = naming(torch.from_numpy(crop).permute(2, 0, 1)[None], nothing)[0][0, first_product:]
+        shares["photograph"].add(torch.tensor([names[first_product + int(logits.argmax())] == name]))
+    printer = Printer(fonts(), random.Random(seed), held_out=True)
+    printed, characters, _ = PrintCrops(printer, seed, pool=min(n, 100)).batch(n)
+    there = characters > 0
+    shares["characters"].add((naming(nothing, printed)[1].argmax(-1) == characters)[there])
+    return {name: round(share.value, 3) for name, share in shares.items()}
+
+
+def saved_naming(runs: Path, n_names: int) -> Naming:
+    """The tower and the classes as the stage "names" left them. FileNotFoundError names what is missing."""
+    checkpoint, tokenizer = runs / "names.pt", saved_tokenizer(runs)
+    if tokenizer is None or not checkpoint.is_file():
+        missing = checkpoint if tokenizer is not None else runs / TOKENIZER
+        raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage names first")
+    naming = Naming(new_network(tokenizer.get_vocab_size()).vision, n_names)
+    load_stage(checkpoint, naming)
+    return naming
 
 
 def main() -> None:
@@ -64,8 +147,12 @@ def main() -> None:
     parser.add_argument("--stage", default="look", help="whose checkpoint")
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
-    network, tokenizer = saved_network(args.runs, args.stage)
     material = load_material(args.data, 7, styled=False)
+    if args.stage == "names":
+        naming = saved_naming(args.runs, len(class_names(material)))
+        print(json.dumps(probe_names(naming.eval(), material, args.n)))
+        return
+    network, tokenizer = saved_network(args.runs, args.stage)
     print(json.dumps(probe(network.eval(), material, tokenizer, args.n)))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 import random
 from pathlib import Path
 
@@ -15,6 +13,8 @@ from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.chats import Chat
 from training.language import LanguageModel
 from training.loop import StagePlan, autocast, pick_device, run_stage
+from training.prose import help_pages, sentences
+from training.quotes import Quoter
 from training.smalltalk import Talker
 from training.texts import Writer
 
@@ -26,16 +26,10 @@ SUMS_PER_STEP = 96
 TALK_TOKENS = 128
 GROUNDED_TOKENS = 512
 CITATION_WEIGHT = 3.0  # of the number in “[2]”
+FIRST_WEIGHT = 4.0  # of the first token of a quoted sentence, which tells it from all others; the rest is copied
+QUOTED_SHARE = 0.35  # of the chats on passages
+UNRELATED_SHARE = 0.08
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
-
-
-def help_pages(data: Path) -> list[str]:
-    """English prose to read besides; none if the file is missing."""
-    path = data / "tldr-pages.jsonl.xz"
-    if not path.is_file():
-        return []
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
 
 
 class Drills:
@@ -81,13 +75,15 @@ class Reading:
         self.tokenizer = tokenizer
         self.rng = random.Random(seed)
         self.writer = Writer(self.rng)
-        self.talker = Talker(self.rng)
+        prose = sentences(pages)
+        self.quoter = Quoter(self.writer, prose)
+        self.talker = Talker(self.rng, prose=prose)
         self.drills = Drills(self.writer, tokenizer, pages)
         self.device = device
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         drill_share = 0.2 if progress < 0.4 else 0.1
-        shares = {"talk": 0.2, "sums": 0.1, "drill": drill_share, "grounded": 0.7 - drill_share}
+        shares = {"talk": 0.15, "sums": 0.2, "drill": drill_share, "grounded": 0.65 - drill_share}
         (name,) = self.rng.choices(tuple(shares), tuple(shares.values()))
         if name == "talk":
             rows = short_rows([self.talker.garbled() for _ in range(TALKS_PER_STEP)], self.tokenizer, self.rng)
@@ -96,7 +92,7 @@ class Reading:
         elif name == "drill":
             rows = self.drills.rows(TEXTS_PER_STEP)
         else:
-            rows = grounded_rows(self.writer, self.tokenizer, CHATS_PER_STEP, progress)
+            rows = grounded_rows(self.writer, self.quoter, self.tokenizer, CHATS_PER_STEP, progress)
         with autocast(self.device):
             return {name: next_token_loss(self.model, self._moved(rows))}
 
@@ -109,19 +105,38 @@ def short_rows(chats: list[Chat], tokenizer: Tokenizer, rng: random.Random) -> R
     return pack_chats(chats, tokenizer, rng, row_tokens=TALK_TOKENS)
 
 
-def grounded_rows(writer: Writer, tokenizer: Tokenizer, number: int, progress: float) -> Rows:
+def grounded_rows(writer: Writer, quoter: Quoter, tokenizer: Tokenizer, number: int, progress: float) -> Rows:
     """Chats on passages: short ones first, then longer ones; several in a row, as turns that each bring their own."""
     max_words = writer.rng.choice((30, 50, 80) if progress < 0.2 else (50, 90, 140, 200, 260))
     prompt_weight = 0.2 if progress < 0.1 else 0.0
     chats: list[Chat] = []
     for _ in range(number):
-        chats.append(writer.unrelated() if writer.rng.random() < 0.1 else writer.grounded(max_words=max_words))
+        draw = writer.rng.random()
+        if draw < UNRELATED_SHARE:
+            chats.append(writer.unrelated())
+        elif draw < UNRELATED_SHARE + QUOTED_SHARE:
+            chats.append(quoter.chat(max_words // 2))
+        else:
+            chats.append(writer.grounded(max_words=max_words))
     rows = pack_chats(chats, tokenizer, writer.rng, prompt_weight=prompt_weight, row_tokens=GROUNDED_TOKENS)
+    _weigh_first(rows, tokenizer)
     opening = tokenizer.token_to_id("Ġ[")
-    if opening is not None:  # one token in ten tells where the answer stands, and it is the hardest
+    if opening is not None:  # one token in ten tells where the answer stands
         cites = (rows.ids[:, :-1] == opening) & (rows.weights[:, 1:] == 1.0)
         rows.weights[:, 1:][cites] = CITATION_WEIGHT
     return rows
+
+
+def _weigh_first(rows: Rows, tokenizer: Tokenizer) -> None:
+    """Behind the colon that follows what an answer is about."""
+    colon = tokenizer.token_to_id(":")
+    for ids, weights in zip(rows.ids, rows.weights, strict=True):
+        is_open = False
+        for at in range(1, len(ids)):
+            if weights[at] == 1.0 and weights[at - 1] < 1.0:
+                is_open = True
+            if is_open and ids[at - 1] == colon and weights[at - 1] >= 1.0:
+                weights[at], is_open = FIRST_WEIGHT, False
 
 
 def run(plan: StagePlan, model: LanguageModel, tokenizer: Tokenizer, data: Path, seed: int) -> None:

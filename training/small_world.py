@@ -98,10 +98,10 @@ class SmallModel(nn.Module):
         self.vision = VisionNetwork(config)
         in_channels = WIDTH * 48
         if arm.connector == "average pool":
-            self.vision.connector = AveragePool(in_channels, arm.n_tokens, N_EMBD)
+            self.vision.add_module("connector", AveragePool(in_channels, arm.n_tokens, N_EMBD))
         elif arm.connector == "attention pool":
             n_cells = (arm.side_px // 16) ** 2
-            self.vision.connector = AttentionPool(in_channels, arm.n_tokens, N_EMBD, n_cells)
+            self.vision.add_module("connector", AttentionPool(in_channels, arm.n_tokens, N_EMBD, n_cells))
         self.language = LanguageModel(LanguageConfig(n_vocab, N_EMBD, n_layers=2, n_heads=3, n_ff=256))
         start_with_copying(self.language, seed)
         self.spelling = Spelling(N_EMBD, n_vocab)

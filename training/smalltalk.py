@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from training.about_hearth import about_hearth
@@ -264,6 +264,23 @@ _BEYOND_TRAINED = [
     "Let's play a game.",
     "What is love?",
 ]
+PROSE_SHARE = 0.3  # of what is asked beyond the model's world
+_WISHES = (
+    "How do I {t}?",
+    "How can I {t}?",
+    "Can you {t}?",
+    "{T}.",
+    "{T}",
+    "Please {t}.",
+    "I want to {t}.",
+    "Tell me how to {t}.",
+    "Is there a way to {t}?",
+    "Why would I {t}?",
+    "What do I need to {t}?",
+    "When should I {t}?",
+    "Write a script to {t}.",
+    "Explain this: {t}.",
+)
 _BEYOND_HELD_OUT = [
     "Compose a poem on {topic}.",
     "Could you explain how {topic} works?",
@@ -294,9 +311,14 @@ LEFT_OUT = 0.15  # of the words of a garbled question
 
 
 class Talker:
-    """Chats without pictures. With ``held_out`` it asks in words that training never sees."""
+    """Chats without pictures. With ``held_out`` it asks in words that training never sees.
 
-    def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
+    ``prose`` are things that one can do, so that what lies beyond the model is asked for in more words than it can
+    learn by heart.
+    """
+
+    def __init__(self, rng: random.Random, *, held_out: bool = False, prose: Sequence[str] = ()) -> None:
+        self.prose = prose
         self.rng = rng
         self.held_out = held_out
         self.invent = Inventor(rng, held_out=held_out)
@@ -316,6 +338,10 @@ class Talker:
     def beyond(self) -> Chat:
         """Something that a model of this size cannot know or do."""
         rng = self.rng
+        if self.prose and rng.random() < PROSE_SHARE:
+            task = rng.choice(self.prose)
+            said = rng.choice(_WISHES).replace("{t}", task[:1].lower() + task[1:]).replace("{T}", task)
+            return self._chat("beyond", said, BEYOND, "--model")
         template = rng.choice(_BEYOND_HELD_OUT if self.held_out else _BEYOND_TRAINED)
         draws: tuple[tuple[str, Callable[[], str]], ...] = (
             ("{topic}", lambda: rng.choice(_TOPICS)),

@@ -17,6 +17,7 @@ VAGUE_SHARE = 0.15  # of the questions: only their subject says what is meant
 REWORDED_SHARE = 0.5  # of the others; of their words:
 LEFT_OUT = 0.15
 UNKNOWN = 0.12
+ABSENT_SHARE = 0.25  # of the sources: one or two of the facts asked for are not in them
 SAME_SUBJECT_SHARE = 0.15  # of what is asked for: the sources tell something else of its subject, too
 _TIMES = {"day", "date", "time"}
 _FILLERS = [
@@ -95,12 +96,12 @@ _VAGUE_QUESTIONS = (
     "Please look up the {s}.",
     "What is written about {s}?",
 )
-_NO_SOURCE_QUESTIONS = (
-    "What does it say about {org}?",
-    "Who is {person}?",
-    "Where is {place}?",
-    "How does the {product} work?",
-    "What is the capital of {place}?",
+_NO_SOURCE_QUESTIONS = (  # kind of what is asked about, and the question
+    ("org", "What does it say about {s}?"),
+    ("person", "Who is {s}?"),
+    ("place", "Where is {s}?"),
+    ("product", "How does the {s} work?"),
+    ("place", "What is the capital of {s}?"),
 )
 
 
@@ -117,12 +118,19 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def about(subject: str, question: str) -> str:
+    """How an answer begins: with what the question is about, in its words. The sentence that is quoted then is looked
+    up by these, one word after the other, and not by all of a question at once."""
+    said = next((form for form in (subject, subject.lower(), as_spoken(subject)) if form in question), subject)
+    return f"About {'the ' if f'the {said}' in question.lower() or f'the {said}' in question else ''}{said}: "
+
+
 class Writer:
     """Writes passages and questions. With ``held_out``: sentences, questions and names that training never sees."""
 
     def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
         self.rng = rng
-        self.held_out = held_out
+        self.held_out = self.asks_held_out = self.states_held_out = held_out
         self.invent = Inventor(rng, held_out=held_out)
 
     def fill(self, pattern: str) -> str:
@@ -144,22 +152,22 @@ class Writer:
 
     def statement(self, fact: Fact) -> str:
         pool = fact.kind.statements
-        template = pool[-1] if self.held_out and self.rng.random() < 0.5 else self.rng.choice(pool[:-1])
+        template = pool[-1] if self.states_held_out and self.rng.random() < 0.5 else self.rng.choice(pool[:-1])
         return _capital(template.replace("{s}", fact.subject).replace("{v}", fact.value))
 
     def question(self, fact: Fact) -> str:
         pool = fact.kind.questions
-        if self.held_out:
+        if self.asks_held_out:
             template = pool[-1]
         elif self.rng.random() < VAGUE_SHARE:
             template = self.rng.choice(_VAGUE_QUESTIONS)
         else:
             template = self.rng.choice(pool[:-1])
             if self.rng.random() < REWORDED_SHARE:
-                template = self._reworded(template)
+                template = self.reworded(template)
         return template.replace("{s}", fact.subject)
 
-    def _reworded(self, template: str) -> str:
+    def reworded(self, template: str) -> str:
         """A question with words left out or in place of which stands one that nobody knows: what is asked for must be
         told from the others and from the subject."""
         words = []
@@ -192,7 +200,7 @@ class Writer:
         targets = [self.fact() for _ in range(1 if self.held_out else rng.choice((2, 3, 4, 5, 6)))]
         asked = list(targets)
         absent: set[int] = set()
-        if rng.random() < (0.0 if self.held_out else 0.45):
+        if rng.random() < (0.0 if self.held_out else ABSENT_SHARE):
             absent.update(rng.sample(range(len(targets)), rng.randint(1, min(2, len(targets)))))
         found_in: list[list[str]] = [[] for _ in range(n_passages)]
         where = [rng.randrange(n_passages) for _ in targets]
@@ -213,14 +221,15 @@ class Writer:
             rng.shuffle(sentences)
         budget = max(14, max_words // n_passages)
         kept = [self._shorten(sentences, targets, budget) for sentences in found_in]
-        lines = [f"[{i + 1}] {self._title()}: {mark_sentences(text, i + 1)}" for i, text in enumerate(kept)]
+        lines = [f"[{i + 1}] {self.title()}: {mark_sentences(text, i + 1)}" for i, text in enumerate(kept)]
         messages = []
         order = list(range(len(asked)))
         rng.shuffle(order)
         for turn, i in enumerate(order):
             question = self.spoken_or_typed(self.question(asked[i]))
             text = "Sources:\n" + "\n".join(lines) + "\n\n" + question if turn == 0 else question
-            answer = NOT_IN_SOURCES if i in absent else f"{stated[i][:-1]} [{where[i] + 1}]."
+            found = NOT_IN_SOURCES if i in absent else f"{stated[i][:-1]} [{where[i] + 1}]."
+            answer = about(asked[i].subject, question) + found
             messages += [Message("user", text), Message("assistant", answer)]
         last = order[-1]
         expected = (NOT_IN_SOURCES,) if last in absent else (asked[last].value, f"[{where[last] + 1}]")
@@ -242,15 +251,21 @@ class Writer:
                 if other.subject != wanted.subject:
                     sentences.append(self.statement(other))
                 rng.shuffle(sentences)
-            lines.append(f"[{i + 1}] {self._title()}: {mark_sentences(' '.join(sentences), i + 1)}")
-        asked = self.fill(rng.choice(_NO_SOURCE_QUESTIONS)) if rng.random() < 0.3 else self.question(wanted)
-        text = "Sources:\n" + "\n".join(lines) + "\n\n" + self.spoken_or_typed(asked)
-        return Chat((Message("user", text), Message("assistant", NOT_IN_SOURCES)), "not in sources", (NOT_IN_SOURCES,))
+            lines.append(f"[{i + 1}] {self.title()}: {mark_sentences(' '.join(sentences), i + 1)}")
+        subject, asked = wanted.subject, self.question(wanted)
+        if rng.random() < 0.3:
+            kind, template = rng.choice(_NO_SOURCE_QUESTIONS)
+            subject = self.invent(kind)
+            asked = template.replace("{s}", subject)
+        question = self.spoken_or_typed(asked)
+        text = "Sources:\n" + "\n".join(lines) + "\n\n" + question
+        messages = Message("user", text), Message("assistant", about(subject, question) + NOT_IN_SOURCES)
+        return Chat(messages, "not in sources", (NOT_IN_SOURCES,))
 
     def stray_sources(self) -> str:
         """Sources that happen to come along with something they have nothing to do with."""
         sentences = [self.filler() if self.rng.random() < 0.5 else self.statement(self.fact()) for _ in range(2)]
-        return f"Sources:\n[1] {self._title()}: {mark_sentences(' '.join(sentences), 1)}\n\n"
+        return f"Sources:\n[1] {self.title()}: {mark_sentences(' '.join(sentences), 1)}\n\n"
 
     def drill(self) -> tuple[str, str]:
         """Two halves; what the second says can only be known by looking back: this teaches copying fastest."""
@@ -271,7 +286,8 @@ class Writer:
         separator = rng.choice((". ", "\n", "; "))
         return separator.join(once) + rng.choice((". ", "\n\n", " Again: ")), separator.join(again)
 
-    def _title(self) -> str:
+    def title(self) -> str:
+        """What a source is called."""
         title = self.fill(self.rng.choice(_TITLES))
         return f"{title}, p. {self.rng.randint(1, 40)}" if self.rng.random() < 0.25 else title
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame, canvas_of, places_of, tile_frame, whole_frame
+from training.about_hearth import about_hearth
 from training.answers import counts_of
 from training.asking import N_SLOTS, Asked, Part, ask
 from training.captions import caption
@@ -23,23 +24,25 @@ from training.fonts import Font, fonts
 from training.pictures import Material, Painter
 from training.printing import Printer
 from training.scenes import Scene
+from training.texts import Writer
 from training.world import SHAPES
 
 SIDE_PX = 96
 CONTEXT_LENGTH = 32
 VIEWS_PER_STEP = 96
+STRAYS_PER_STEP = 32
 MIN_FONTS = 40
 MAX_WORKERS = 14
 WORKER_SEEDS = 7919  # from one worker's seed to the next
 _STEP_PX = SIDE_PX // TOKENS_A_SIDE
 # kind of scene → share of the scenes, and tiles cut out of each
 _MIXTURE = {
-    "single": (0.18, 0.1),
-    "collage": (0.22, 1.5),
-    "counted": (0.09, 0.1),
+    "single": (0.1, 0.1),
+    "collage": (0.16, 1.5),
+    "counted": (0.17, 0.1),
     "pair": (0.05, 0.1),
-    "groups": (0.05, 0.1),
-    "photograph": (0.18, 0.4),
+    "groups": (0.1, 0.1),
+    "photograph": (0.16, 0.4),
     "words": (0.08, 1.5),
     "sheet": (0.06, 3.0),
     "chart": (0.07, 1.5),
@@ -52,7 +55,7 @@ class ViewBatch:
 
     ``pixels`` uint8 (views, 3, side, side); ``places`` (views, tokens, N_PLACES). ``rows`` are asked tokens as (view,
     token), ``entries`` their words as (row, word token) with ``shares``; ``characters`` rows of view, token and its
-    characters. ``captioned`` are the views with captions.
+    characters. ``captioned`` are the views with captions; ``strays`` texts that no picture shows.
     """
 
     pixels: Tensor
@@ -65,6 +68,7 @@ class ViewBatch:
     character_weights: Tensor
     captioned: Tensor
     captions: Tensor
+    strays: Tensor
 
 
 def new_fonts() -> tuple[Font, ...]:
@@ -95,8 +99,21 @@ class ViewBatches:
         self.rng = random.Random(seed)
         printer = Printer(fonts() if held_out else new_fonts(), self.rng, held_out=held_out)
         self.painter = Painter(material, self.rng, printer, held_out=held_out, side_px=2 * SIDE_PX)
+        self.writer = Writer(self.rng, held_out=held_out)
         self.tokenizer = tokenizer
         self._ids: dict[str, list[int]] = {}
+
+    def stray(self) -> str:
+        """A question or sentence that has nothing to do with pictures."""
+        draw = self.rng.random()
+        if draw < 0.3:
+            return about_hearth(self.rng, held_out=self.writer.held_out).messages[0].text
+        if draw < 0.4:
+            return self.writer.filler()
+        fact = self.writer.fact()
+        if draw < 0.6:
+            return self.writer.statement(fact)
+        return self.writer.spoken_or_typed(self.writer.question(fact))
 
     def scene(self) -> tuple[Scene, float]:
         """A scene, and how many tiles are to be cut out of it."""
@@ -162,10 +179,14 @@ class ViewBatches:
             *_characters(asked),
             torch.tensor(captioned, dtype=torch.long),
             caption_ids(captions, self.tokenizer),
+            caption_ids([self.stray() for _ in range(STRAYS_PER_STEP)], self.tokenizer),
         )
 
     def _words(self, asked: list[Asked]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows, weights, entries, shares = [], [], [], []
+        rows: list[tuple[int, int]] = []
+        entries: list[tuple[int, int]] = []  # of rows and word tokens
+        weights: list[float] = []
+        shares: list[float] = []
         for view, of_view in enumerate(asked):
             for cell, (words, weight) in of_view.words.items():
                 total = sum(share for _, share in words)

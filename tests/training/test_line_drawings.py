@@ -12,6 +12,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
+from training import fonts
 from training.line_drawings import find_font, line_drawings, main_colours
 
 RED = (220, 30, 30)
@@ -46,8 +47,11 @@ def font(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_font_is_found_in_a_folder(font: Path) -> None:
-    assert find_font(str(font.parent)) is not None
+def test_a_font_is_found_in_a_folder(font: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "FOLDERS", (str(tmp_path / "none"),))
+    assert find_font(str(font.parent)) == font
+    monkeypatch.delenv("POCKET_FONTS", raising=False)
+    assert find_font() is None
 
 
 def test_a_drawing_comes_as_lines_and_filled_with_the_colours_of_the_thing(font: Path) -> None:

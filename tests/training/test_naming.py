@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hearth.multimodal.clip import VisionNetwork
-from training import naming
+from training import naming, probing
 from training.aligning import vision_config
 from training.asking import CHARACTERS, IGNORED
 from training.checkpoints import load_stage
@@ -23,6 +23,7 @@ from training.pictures import Material
 from training.printing import Printer
 from training.products import Photograph, Product
 from training.scenes import Sprite
+from training.view_batches import ViewBatch
 from training.world import SHAPES
 
 
@@ -164,3 +165,43 @@ def test_print_crops_are_the_same_for_the_same_seed() -> None:
     assert pixels.shape == (12, 3, CROP_PX, CROP_PX)
     assert int((characters > 0).sum()) > 30
     assert bool((weights[characters > 0] == 1).all())
+
+
+def test_the_tower_is_probed_by_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = material()
+    names = naming.class_names(known)
+    tower = naming.Naming(small_vision(), len(names)).eval()
+    with torch.no_grad():
+        tower.classes.weight.zero_()
+        tower.classes.bias.zero_()
+        tower.classes.bias[names.index(known.sprites[0].name)] = 1.0  # whatever it sees
+    monkeypatch.setattr(probing, "noto_sprites", lambda: [known.sprites[0]])
+    monkeypatch.setattr(probing, "Printer", lambda *_args, **_kwargs: printer())
+    found = probing.probe_names(tower, known, 24)
+    assert 0 < found["fluent"] < 1
+    assert found["characters"] < 0.5
+
+
+def test_a_probe_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist"):
+        probing.saved_naming(tmp_path, 3)
+
+
+def test_what_tokens_say_of_a_number_is_judged_where_it_was_asked() -> None:
+    two, three = 5, 6
+    batch = ViewBatch(
+        pixels=torch.zeros(1),
+        places=torch.zeros(1),
+        rows=torch.tensor([(0, 1), (0, 2), (0, 3)]),
+        row_weights=torch.tensor([1.0, 1.0, 0.25]),  # the last lies at an edge
+        entries=torch.tensor([(0, two), (0, 9), (1, two), (2, three)]),
+        shares=torch.ones(4),
+        characters=torch.zeros(0),
+        character_weights=torch.zeros(0),
+        captioned=torch.zeros(0),
+        captions=torch.zeros(0),
+        strays=torch.zeros(0),
+    )
+    logits = torch.zeros(1, 4, 12)
+    logits[0, 1, two], logits[0, 2, three], logits[0, 1, 9] = 1.0, 1.0, 5.0
+    assert probing._told(batch, logits, torch.tensor([two, three])).tolist() == [True, False]

@@ -20,7 +20,7 @@ from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
 from training.chats import IMAGE_ID, Chat, Message, encode
 from training.dialogues import KINDS, Composer, kinds_at
-from training.distances import nearest_others
+from training.distances import of_others
 from training.exams import Exam
 from training.exchanges import plain, spelled
 from training.facts import FACT_KINDS
@@ -30,7 +30,9 @@ from training.invented import Inventor, is_held_out_name
 from training.pictures import Material, Painter
 from training.printing import MAX_CHARACTERS, Printer
 from training.products import held_out_run, said
+from training.prose import sentences
 from training.questions import ALL_QUESTIONS
+from training.quotes import Quoter
 from training.related import related
 from training.scene_pool import FreshScenes
 from training.scenes import Sprite
@@ -39,7 +41,7 @@ from training.sprites import dominant_colour, is_held_out, nearest_colour, shape
 from training.sums import kept_for_evaluation, sum_chat
 from training.texts import NOT_IN_SOURCES, Writer
 from training.vocabulary import picture_names, plural, with_article
-from training.world import COLOURS, NAMES, PLACES, SHAPES, as_spoken, fill, spoken_sentence
+from training.world import COLOURS, NAMES, NUMBERS, PLACES, SHAPES, as_spoken, fill, spoken_sentence
 
 
 @pytest.fixture
@@ -207,8 +209,9 @@ def test_answers_on_several_pictures_fit_them(sprites: list[Sprite]) -> None:
     ("kind", "skill", "form"),
     [
         ("single", "is_it", r"(It is|These are) .+, so (yes|no)\."),
-        ("groups", "statement", r"There (is|are) .+ and .+, so (yes|no)\."),
-        ("groups", "more", r"There (is|are) \w+ (.+) and \w+ (.+), so more .+\."),
+        ("groups", "statement", r"There (is|are) .+ and .+, so (yes|no)\.|The .+ (is|are) .+: \w+ .+, so (yes|no)\."),
+        ("groups", "count", r"The .+ (is|are) .+, so there (is|are) \w+\."),
+        ("groups", "more", r"The .+ (is|are) .+, the .+ (is|are) .+: \w+ .+ and \w+ .+, so more .+\."),
         ("related", "which_picture", r"They show .+ and .+, so it is (the \w+ picture|none of them)\."),
         ("related", "common", r".+ and .+: (both|all|they) .+\."),
     ],
@@ -222,6 +225,43 @@ def test_what_is_seen_comes_before_what_follows_from_it(
         chat = composer.exam(skill, kind)
         assert re.fullmatch(form, chat.messages[-1].text)
         assert chat.expected[0] in chat.messages[-1].text.lower()
+
+
+def test_things_are_counted_by_their_places(sprites: list[Sprite]) -> None:
+    source = painter(sprites, seed=2)
+    composer = Composer(FreshScenes(source), Examiner(source.rng), Talker(source.rng))
+    places = "|".join(PLACES.values())
+    for _ in range(20):
+        answer = composer.exam("count", "counted").messages[-1].text
+        listed = re.findall(rf"({places}) \((\d)\)", answer)
+        assert [int(number) for _, number in listed] == list(range(1, len(listed) + 1))
+        assert len({place for place, _ in listed}) == len(listed)
+        assert answer.endswith(f"so there are {NUMBERS[len(listed)]}.")
+
+
+def test_what_lies_beyond_is_asked_for_in_prose_too() -> None:
+    talker = Talker(random.Random(2), prose=["Show the size of a file"])
+    asked = [talker.beyond() for _ in range(60)]
+    assert all(chat.messages[1].text == BEYOND for chat in asked)
+    assert 5 < sum("size of a file" in chat.messages[0].text for chat in asked) < 40
+
+
+def test_quoted_sentences_stand_in_their_sources() -> None:
+    writer = Writer(random.Random(4))
+    prose = sentences(
+        ["# page\n\n> Show the size of a file in a folder.\n- Print a line of every folder:\n\n`tool -x`\n"]
+    )
+    assert prose == ["Show the size of a file in a folder", "Print a line of every folder"]
+    quoter = Quoter(writer, prose)
+    answers = [message.text for _ in range(30) for message in quoter.chat().messages if message.role == "assistant"]
+    assert 0 < sum(answer.endswith(NOT_IN_SOURCES) for answer in answers) < len(answers) / 3
+    for _ in range(30):
+        chat = quoter.chat(max_words=80)
+        sources = chat.messages[0].text.partition("\n\n")[0]
+        for question, answer in zip(chat.messages[::2], chat.messages[1::2], strict=True):
+            taken_up, _, found = answer.text.partition(": ")
+            assert taken_up.removeprefix("About ").removeprefix("the ") in question.text
+            assert found == NOT_IN_SOURCES or found in sources
 
 
 def test_a_verdict_that_does_not_follow_is_wrong() -> None:
@@ -338,12 +378,14 @@ def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_nu
             question, answer = chat.messages[-2:]
             sources = chat.messages[0].text
             assert sources.startswith("Sources:\n[1] ")
-            if answer.text == NOT_IN_SOURCES:
+            taken_up, _, quoted = answer.text.partition(": ")
+            assert taken_up.removeprefix("About ").lower() in question.text.lower()
+            if quoted == NOT_IN_SOURCES:
                 continue
             value, number = chat.expected
-            assert answer.text.endswith(f" {number}.")
+            assert quoted.endswith(f" {number}.")
             line = next(line for line in sources.split("\n") if line.startswith(number))
-            assert answer.text.removesuffix(f" {number}.") in line
+            assert quoted.removesuffix(f" {number}.") in line
             assert value.lower() in answer.text.lower()
             assert question.text
 
@@ -427,6 +469,8 @@ def test_pictures_of_many_things_come_later() -> None:
     assert all(sum(kinds_at(progress).values()) == pytest.approx(1) for progress in (0, 0.4, 1))
 
 
-def test_the_nearest_other_picture_shows_something_else() -> None:
+def test_pictures_of_the_same_thing_are_no_others() -> None:
     distances = np.array([[0.1, 0.2, 0.5], [0.3, 0.1, 0.6], [0.4, 0.9, 0.0]], dtype=np.float32)
-    assert nearest_others(distances, ["apple", "apple", "frog"]).tolist() == pytest.approx([0.5, 0.6, 0.4])
+    others = of_others(distances, ["apple", "apple", "frog"])
+    assert np.isnan(others).tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+    assert others[~np.isnan(others)].tolist() == pytest.approx([0.5, 0.6, 0.4, 0.9])

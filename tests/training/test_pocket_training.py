@@ -19,24 +19,29 @@ from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE, places_of, tile_frame, whole_frame
-from training.aligning import Aligning, Spelling, character_loss, vision_config, word_loss
+from training.aligning import Aligning, Spelling, character_loss, stray_loss, vision_config, word_loss
 from training.answers import Examiner
 from training.asking import CHARACTERS, N_SLOTS, Part, ask, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.breakdown import Breakdown
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
-from training.checkpoints import saved_network
+from training.checkpoints import TOKENIZER, saved_network
 from training.conversing import CYCLE, Conversing
 from training.copying import start_with_copying
 from training.dialogues import Composer
 from training.export import export_language
 from training.language import QUERIES, LanguageConfig, LanguageModel, causal_attention
 from training.loop import StagePlan, learning_rate_factor, run_stage
+from training.passages import answered, judged, writer_of
 from training.pictures import Material, Painter
+from training.pocket import Recipe, tokenizer_of
 from training.pocket_network import PocketNetwork
+from training.quotes import Quoter
+from training.reading import FIRST_WEIGHT, grounded_rows
 from training.scene_pool import FreshScenes, encode_scenes
 from training.scenes import Mark, Scene, Thing
 from training.smalltalk import Talker
+from training.texts import Writer
 from training.tokenizer import N_TOKENS, train_tokenizer
 from training.view_batches import SIDE_PX, ViewBatch
 
@@ -200,6 +205,25 @@ def test_a_stage_learns_writes_its_checkpoint_and_goes_on_from_it(tmp_path: Path
     assert torch.load(tmp_path / "stage.pt", weights_only=True)["step"] == state["step"]
 
 
+def test_a_checkpoint_of_other_optimizers_is_refused(tmp_path: Path) -> None:
+    network = Quadratic()
+    state = {"network": network.state_dict(), "optimizer": {}, "elapsed": 0.1, "step": 3}
+    torch.save(state, tmp_path / "stage.pt")
+    with pytest.raises(ValueError, match=r"stage\.pt holds no state for 1 optimizers"):
+        run_stage(StagePlan("stage", 0.3, 0.3, tmp_path), network, network.prepare)
+
+
+def test_a_run_that_lost_its_tokenizer_does_not_get_another(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    recipe = Recipe(tmp_path / "data", tmp_path, tmp_path / "out", 1.0, 7, ("text",), gguf.GGMLQuantizationType.F16)
+    (tmp_path / "text.pt").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"text\.pt were trained with one"):
+        tokenizer_of(recipe)
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist: put back the one of text\.pt"):
+        saved_network(tmp_path, "text")
+    tokenizer.save(str(tmp_path / TOKENIZER))
+    assert tokenizer_of(recipe).get_vocab_size() == tokenizer.get_vocab_size()
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     factors = [learning_rate_factor(progress / 100) for progress in range(101)]
     assert max(factors) <= 1.02
@@ -261,6 +285,7 @@ def batch_of(rows: list[tuple[int, int]], entries: list[tuple[int, int]], charac
         character_weights=torch.ones(n, N_SLOTS),
         captioned=torch.zeros(0, dtype=torch.long),
         captions=torch.zeros(0, 32, dtype=torch.long),
+        strays=torch.zeros(0, 32, dtype=torch.long),
     )
 
 
@@ -277,6 +302,37 @@ def test_losses_look_at_the_visual_token_that_is_asked(model: LanguageModel) -> 
         visual[0, 3] = model.embedding(torch.tensor(77))
         assert word_loss(batch, visual, model, spelling) < before[0]
         assert character_loss(batch, visual, model, spelling) != before[1]
+
+
+def test_the_first_token_of_a_quoted_sentence_weighs_more(tokenizer: Tokenizer) -> None:
+    writer = Writer(random.Random(3))
+    rows = grounded_rows(writer, Quoter(writer, []), tokenizer, 6, 1.0)
+    colon = tokenizer.token_to_id(":")
+    heavy = (rows.weights == FIRST_WEIGHT).nonzero().tolist()
+    assert heavy
+    for row, at in heavy:
+        assert rows.ids[row, at - 1] == colon
+        before = rows.weights[row, :at].flip(0)
+        begun = at - int((before == 0).nonzero()[0])  # of the answer
+        assert tokenizer.decode(rows.ids[row, begun:at].tolist()).startswith("About ")
+
+
+def test_answers_from_passages_are_judged_part_by_part(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    colon = tokenizer.token_to_id(":")
+    wanted = [5, 6, colon, 7, 8]
+    assert judged(wanted, wanted, colon) == {"taken up": True, "first": True, "rest": True, "all": True}
+    assert judged(wanted, [5, 6, colon, 9, 8], colon) == {"taken up": True, "first": False, "rest": True, "all": False}
+    writer = writer_of(random.Random(1), names=False, questions=False, statements=True)
+    chat = writer.grounded(passages_of=4)
+    said, found = answered(model, tokenizer, chat)
+    assert tokenizer.decode(said).startswith("About ")
+    assert len(said) == len(found)
+
+
+def test_only_stray_texts_near_a_picture_cost() -> None:
+    picture = torch.tensor([[1.0, 0.0]])
+    assert stray_loss(picture, torch.tensor([[0.0, 1.0], [-1.0, 0.0]])) == 0
+    assert stray_loss(picture, torch.tensor([[0.0, 1.0], [1.0, 0.0]])) > 0.4
 
 
 @pytest.fixture(scope="module")
@@ -307,9 +363,10 @@ def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork
     aligning.network, aligning.device, aligning.clip_weight = network, torch.device("cpu"), 0.5
     aligning._clip_loss = ClipLoss()
     batch = batch_of([(0, 3)], [(0, 77)], [[0, 3, 1, 2, 0, 0]])
-    batch.captioned, batch.captions = torch.tensor([0]), torch.full((1, 32), 5)
+    batch.captioned = torch.tensor([0])
+    batch.captions = batch.strays = torch.full((1, 32), 5)
     terms = aligning.of(batch)
-    assert set(terms) == {"words", "spelt", "clip"}
+    assert set(terms) == {"words", "spelt", "clip", "stray"}
     torch.stack(list(terms.values())).sum().backward()
     for part in (network.vision.connector.output, network.spelling.heads, network.vision.clip.visual.conv1):
         assert part.weight.grad is not None
