@@ -27,6 +27,7 @@ from training.pocket_network import PocketNetwork
 from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, ViewBatches, stream
 
 CHARACTER_WEIGHT = 0.7
+SPELLING_FIRST = 0.03  # of the stage: what only training needs is new, and must not mislead the vision half
 STRAY_WEIGHT = 3.0
 STRAY_LIKENESS = 0.15  # at most, of a picture and a text that does not describe any (cosine)
 FIRST_SHARPNESS = 0.25  # of the words: random directions are to say little at first
@@ -134,18 +135,21 @@ class Aligning:
             network.spelling.count(ViewBatches(material, tokenizer, seed).batch(PRIOR_VIEWS))
         self._batches = stream(material, tokenizer, seed)
 
-    def losses(self, _progress: float) -> dict[str, Tensor]:
-        return self.of(next(self._batches))
+    def losses(self, progress: float) -> dict[str, Tensor]:
+        return self.of(next(self._batches), vision_learns=progress > SPELLING_FIRST)
 
-    def of(self, batch: ViewBatch) -> dict[str, Tensor]:
+    def of(self, batch: ViewBatch, *, vision_learns: bool = True) -> dict[str, Tensor]:
         vision, language = self.network.vision, self.network.language
         with autocast(self.device):
-            fine, coarse = vision.feature_maps(normalised(batch.pixels.to(self.device)))
-            visual = vision.visual_tokens(fine, coarse, batch.places.to(self.device))
+            with torch.set_grad_enabled(vision_learns):
+                fine, coarse = vision.feature_maps(normalised(batch.pixels.to(self.device)))
+                visual = vision.visual_tokens(fine, coarse, batch.places.to(self.device))
             terms = {
                 "words": word_loss(batch, visual, language, self.network.spelling),
                 "spelt": CHARACTER_WEIGHT * character_loss(batch, visual, language, self.network.spelling),
             }
+            if not vision_learns:
+                return terms
             scale = vision.clip.logit_scale.exp().clamp(max=100.0)
             pictures = vision.picture_vectors(coarse[batch.captioned.to(self.device)])
             texts = vision.text_vectors(batch.captions.to(self.device))

@@ -14,7 +14,7 @@ from training.exchanges import Exchange, capital, listed, spelled
 from training.questions import ALL_QUESTIONS
 from training.scenes import Scene, Thing
 from training.vocabulary import MASS, PLURAL_ONLY, plural, with_article
-from training.world import COLOURS, NAMES_DRAWN, NUMBERS, PLACES, SHAPES, fill
+from training.world import COLOURS, NAMES_DRAWN, NUMBERS, PLACES, SHAPES, fill, size_word
 
 SEVERAL_COLOURS = "several colours"
 BIGGER_BY = 1.7  # times the area, for one thing to be called bigger
@@ -115,12 +115,16 @@ class Examiner:
             areas = sorted(thing.area for thing in scene.things)
             if areas[1] > BIGGER_BY * areas[0]:
                 asked["bigger"] = self._bigger
-        elif len(set(counts.values())) == 2:
+        elif len(counts) == 2 and len(set(counts.values())) == 2:
             asked["more"] = self._more
+        elif len(counts) > 2:
+            asked |= {"colour": self._colour, "side": self._side, "beside": self._beside}
         return asked
 
     def _subject(self, scene: Scene) -> Thing:
-        return self.rng.choice(scene.things)
+        """A thing that is the only one of its name, if there is one."""
+        counts = counts_of(scene)
+        return self.rng.choice([thing for thing in scene.things if counts[thing.name] == 1] or scene.things)
 
     def _name(self, scene: Scene) -> Exchange:
         question = self.template("name")
@@ -267,9 +271,15 @@ class Examiner:
     def _bigger(self, scene: Scene) -> Exchange:
         smaller, bigger = sorted(scene.things, key=lambda thing: thing.area)
         word, right = self.rng.choice((("bigger", bigger), ("larger", bigger), ("smaller", smaller)))
-        first, second = self.rng.sample((smaller.name, bigger.name), 2)
-        question = fill(self.template("bigger"), first, other=second, colour=word)
-        return Exchange(question, f"{the_is(right.name)} {word}.", (f"the {right.name}", word))
+        first, second = self.rng.sample((smaller, bigger), 2)
+        question = fill(self.template("bigger"), first.name, other=second.name, colour=word)
+        whole = scene.image.width * scene.image.height
+        sizes = [size_word(thing.area / whole) for thing in (first, second)]
+        conclusion = f"{the_is(right.name).replace('The', 'the', 1)} {word}"
+        if sizes[0] == sizes[1]:
+            return Exchange(question, f"Both are {sizes[0]}, but {conclusion}.", (conclusion,))
+        seen = [f"{the_is(thing.name)} {size}" for thing, size in zip((first, second), sizes, strict=True)]
+        return Exchange(question, f"{seen[0]} and {seen[1].replace('The', 'the', 1)}, so {conclusion}.", (conclusion,))
 
     def _more(self, scene: Scene) -> Exchange:
         counts = counts_of(scene)

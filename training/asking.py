@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame
 from training.scenes import Scene, Thing
-from training.world import NUMBERS, PLACES
+from training.world import NUMBERS, PLACES, size_word
 
 COLOUR_WEIGHT = 0.5
 PLACE_WEIGHT = 0.5
 NUMBER_WEIGHT = 0.3
+SIZE_WEIGHT = 0.5
 SEVERAL_WEIGHT = 1.0  # of the number where there is more than one
 PLACE_WORDS = frozenset(("left", "right", "top", "bottom", "middle"))
 EDGE_TOKEN_WEIGHT = 0.25  # of a visual token that a thing covers besides the one over its centre
@@ -48,8 +49,10 @@ class Asked:
     character_weights: NDArray[np.float32] | None = None
 
 
-def words_of(scene: Scene, thing: Thing, *, number: bool = True) -> Words:
-    """The words that answers about a thing are made of, each with its weight: name, colour, place and number."""
+def words_of(scene: Scene, thing: Thing, *, whole: bool = True) -> Words:
+    """The words that answers about a thing are made of, each with its weight: name, colour and place; and number and
+    size where the ``whole`` picture is seen.
+    """
     words: Words = [(thing.name, 1.0)]
     if scene.kind == "photo":
         return words
@@ -57,7 +60,9 @@ def words_of(scene: Scene, thing: Thing, *, number: bool = True) -> Words:
         words.append((thing.colour, COLOUR_WEIGHT))
     place = [word for word in PLACES[thing.cell].split() if word in PLACE_WORDS]
     words += [(word, PLACE_WEIGHT / len(place)) for word in place]
-    if number:
+    if whole:
+        size = size_word(thing.area / (scene.image.width * scene.image.height)).split()
+        words += [(word, SIZE_WEIGHT / len(size)) for word in size]
         together = sum(other.name == thing.name for other in scene.things)
         words.append((NUMBERS[together], SEVERAL_WEIGHT if together > 1 else NUMBER_WEIGHT))
     return words
@@ -75,12 +80,12 @@ def ask(scene: Scene, part: Part, side_px: int) -> Asked:
         x = part.box[0] + (cell % columns + 0.5) * step
         y = part.box[1] + (cell // columns + 0.5) * step
         if left <= x < left + width and top <= y < top + height:
-            _ask_token(asked, cell, (x, y), scene, boxes, step, number=not part.tiles)
+            _ask_token(asked, cell, (x, y), scene, boxes, step, whole=not part.tiles)
     for thing, box in zip(scene.things, boxes, strict=True):
         x, y = (box[0] + box[2]) / 2 - part.box[0], (box[1] + box[3]) / 2 - part.box[1]
         if scene.kind == "things" and 0 <= x < columns * step and 0 <= y < rows * step:
             cell = int(y / step) * columns + int(x / step)
-            asked.words[cell] = (words_of(scene, thing, number=not part.tiles), 1.0)
+            asked.words[cell] = (words_of(scene, thing, whole=not part.tiles), 1.0)
     if scene.kind in ("words", "sheet", "chart"):
         _ask_characters(asked, scene, part, step, columns, rows)
     return asked
@@ -94,7 +99,7 @@ def _ask_token(
     boxes: Sequence[tuple[float, ...]],
     step: float,
     *,
-    number: bool,
+    whole: bool,
 ) -> None:
     if scene.kind in ("words", "sheet"):
         return
@@ -108,7 +113,7 @@ def _ask_token(
     nearest = min(range(len(far)), key=far.__getitem__)
     if far[nearest] < 0.5:
         weight = PHOTOGRAPH_TOKEN_WEIGHT if scene.kind == "photo" else EDGE_TOKEN_WEIGHT
-        asked.words[cell] = (words_of(scene, scene.things[nearest], number=number), weight)
+        asked.words[cell] = (words_of(scene, scene.things[nearest], whole=whole), weight)
     elif scene.background and all(
         at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3]
         for b in boxes

@@ -1,4 +1,6 @@
-"""Stage "chat": instruction tuning in the chat format on everything together: pictures, passages, small talk.
+"""Stages "bind" and "chat": instruction tuning in the chat format on everything together: pictures, passages, talk.
+
+In "bind" scenes are imagined only, see ``training.imagined``; in "chat" they are drawn.
 
 The vision half stands still and its tokens are encoded ahead: the language model learns to read tokens that do not
 change meanwhile, and a scene is asked about several times. Texts stand beside the pictures of most steps: the stage
@@ -8,6 +10,7 @@ before has taught them, and they must not fade.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +19,8 @@ from torch import Tensor
 
 from training.answers import Examiner
 from training.batches import next_token_loss, pack_chats
-from training.dialogues import Composer
+from training.dialogues import Composer, PictureChat
+from training.imagined import ImaginedScenes, Imaginer, TokenMaker
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.mixing import moved
 from training.pictures import Material, Painter
@@ -31,19 +35,21 @@ from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
 
 PICTURE_CHATS_PER_STEP = 32
+IMAGINED_CHATS_PER_STEP = 24
 CYCLE = 8  # steps
-TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums", 6: "grounded"}  # step of the cycle → text beside its pictures
+# step of the cycle → text, or imagined scenes, beside its pictures
+TEXTS = {1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
 TALKS_PER_STEP = 40
 SUMS_PER_STEP = 64
 GROUNDED_PER_STEP = 16
 DRILLS_PER_STEP = 20
 ROW_TOKENS = 512
 # without drills copying fades within some hundred steps
-TEXT_WEIGHTS = {"talk": 0.5, "grounded": 1.0, "drill": 0.5, "sums": 1.0}
+TEXT_WEIGHTS = {"talk": 0.5, "grounded": 1.0, "drill": 0.5, "sums": 1.0, "imagined": 1.0}
 
 
 class Conversing:
-    """Losses of the chat stage."""
+    """Losses of the stages. Without ``drawn`` all scenes are imagined."""
 
     def __init__(
         self,
@@ -53,6 +59,8 @@ class Conversing:
         tokenizer: Tokenizer,
         seed: int,
         device: torch.device,
+        *,
+        drawn: bool = True,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
@@ -60,9 +68,13 @@ class Conversing:
         self.device = device
         self.talker = Talker(self.rng, prose=prose)
         painter = Painter(material, self.rng, Printer(new_fonts(), self.rng), side_px=2 * SIDE_PX)
-        self.pool = ScenePool(painter, network.vision, device)
         examiner = Examiner(self.rng)
-        self.composer = Composer(self.pool, examiner, self.talker)
+        self.pool = ScenePool(painter, network.vision, device) if drawn else None
+        self.composer = Composer(self.pool, examiner, self.talker) if self.pool else None
+        maker = TokenMaker(network.language, tokenizer)
+        self.imagined = ImaginedScenes(painter, Imaginer(material, self.rng), maker)
+        self.imagined.fit(network.vision, device)
+        self.imagining = Composer(self.imagined, examiner, self.talker)
         self.writer = Writer(self.rng)
         self.quoter = Quoter(self.writer, prose)
         self.drills = Drills(self.writer, tokenizer, [])
@@ -70,13 +82,15 @@ class Conversing:
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         """Pictures in every step, and text beside most of them."""
-        turn = self._step % CYCLE
+        beside = TEXTS.get(self._step % CYCLE, "")
         self._step += 1
         with autocast(self.device):
-            terms = {"picture": self._pictures(progress)}
-            if turn in TEXTS:
-                terms[TEXTS[turn]] = self._text(TEXTS[turn])
-        return terms
+            terms = {"picture": self._pictures(progress) if self.composer else self._imagined()}
+            if beside == "imagined":
+                terms |= {"imagined": self._imagined()} if self.composer else {}
+            elif beside:
+                terms[beside] = self._text(beside)
+        return {name: TEXT_WEIGHTS.get(name, 1.0) * loss for name, loss in terms.items()}
 
     def _text(self, kind: str) -> Tensor:
         if kind == "talk":
@@ -87,22 +101,41 @@ class Conversing:
             rows = grounded_rows(self.writer, self.quoter, self.tokenizer, GROUNDED_PER_STEP, 1.0)
         else:
             rows = self.drills.rows(DRILLS_PER_STEP)
-        return TEXT_WEIGHTS[kind] * next_token_loss(self.network.language, moved(rows, self.device))
+        return next_token_loss(self.network.language, moved(rows, self.device))
 
     def _pictures(self, progress: float) -> Tensor:
-        drawn = [self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)]
-        rows = pack_chats([chat.chat for chat in drawn], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
-        visual = torch.cat([self.pool.visual(scene) for chat in rows.order for scene in drawn[chat].scenes])
-        return next_token_loss(self.network.language, moved(rows, self.device), visual)
+        assert self.composer is not None
+        assert self.pool is not None
+        return self._on([self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)], self.pool)
+
+    def _imagined(self) -> Tensor:
+        return self._on([self.imagining.imagined_chat() for _ in range(IMAGINED_CHATS_PER_STEP)], self.imagined)
+
+    def _on(self, chats: list[PictureChat], scenes: ScenePool | ImaginedScenes) -> Tensor:
+        rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
+        visual = torch.cat([scenes.visual(scene) for chat in rows.order for scene in chats[chat].scenes])
+        return next_token_loss(self.network.language, moved(rows, self.device), visual.to(self.device))
 
 
 def run(
-    plan: StagePlan, network: PocketNetwork, material: Material, tokenizer: Tokenizer, data: Path, seed: int
+    plan: StagePlan,
+    network: PocketNetwork,
+    material: Material,
+    tokenizer: Tokenizer,
+    data: Path,
+    seed: int,
+    *,
+    drawn: bool = True,
 ) -> None:
+    """Trains the language model, on drawn scenes or on imagined ones alone."""
     device = pick_device()
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
     network.vision.requires_grad_(False)
     network.spelling.requires_grad_(False)
     prose = sentences(help_pages(data))
-    run_stage(plan, network, lambda step: Conversing(network, material, prose, tokenizer, seed + step, device).losses)
+
+    def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
+        return Conversing(network, material, prose, tokenizer, seed + step, device, drawn=drawn).losses
+
+    run_stage(plan, network, prepare)

@@ -6,19 +6,21 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from training.answers import Examiner
+from training.answers import Examiner, counts_of
 from training.answers_several import SeveralPictures, ask_json
 from training.chats import Chat, Message
 from training.exchanges import Exchange
+from training.imagined import ImaginedScenes
 from training.scene_pool import FreshScenes, ScenePool, Scenes
 from training.scenes import Scene
 from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
 KINDS = {
-    "single": 0.16, "coloured": 0.09, "counted": 0.15, "pair": 0.14, "groups": 0.1, "photograph": 0.06, "words": 0.08,
-    "chart": 0.08, "related": 0.14,
+    "single": 0.14, "coloured": 0.08, "counted": 0.15, "pair": 0.14, "groups": 0.1, "crowd": 0.05, "photograph": 0.06,
+    "words": 0.08, "chart": 0.08, "related": 0.12,
 }  # fmt: skip
+IMAGINED_KINDS = {"pair": 0.26, "crowd": 0.24, "counted": 0.22, "groups": 0.18, "single": 0.05, "related": 0.05}
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
 _FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress
 _SKILL_WEIGHTS = {
@@ -46,7 +48,7 @@ class PictureChat:
 class Composer:
     """Draws chats that hold pictures. ``scenes``, ``examiner`` and ``talker`` decide what is kept for evaluation."""
 
-    def __init__(self, scenes: ScenePool | FreshScenes, examiner: Examiner, talker: Talker) -> None:
+    def __init__(self, scenes: ScenePool | FreshScenes | ImaginedScenes, examiner: Examiner, talker: Talker) -> None:
         self.scenes = scenes
         self.examiner = examiner
         self.several = SeveralPictures(examiner)
@@ -76,11 +78,19 @@ class Composer:
             messages = [Message("system", rng.choice(SYSTEM_PROMPTS)), *messages]
         return PictureChat(Chat(tuple(messages), "picture"), drawn)
 
-    def _on_one(self, scene: Scene) -> list[Message]:
+    def imagined_chat(self) -> PictureChat:
+        """Many questions on a scene that is only imagined: it costs little, and so do they."""
+        kind = self.rng.choices(tuple(IMAGINED_KINDS), tuple(IMAGINED_KINDS.values()))[0]
+        drawn = self.scenes.draw(kind)
+        messages = self._on_several(drawn) if kind == "related" else self._on_one(drawn[0], MAX_TURNS)
+        return PictureChat(Chat(tuple(messages), "picture"), drawn)
+
+    def _on_one(self, scene: Scene, wanted: int = 0) -> list[Message]:
         skills = list(self.examiner.skills(scene))
-        wanted = self.rng.choice((1, 2, 3, 4, 5, MAX_TURNS))
+        wanted = wanted or self.rng.choice((1, 2, 3, 4, 5, MAX_TURNS))
         if scene.kind == "chart":
             wanted = MAX_TURNS
+        again = scene.kind == "chart" or len(counts_of(scene)) > 1
         messages: list[Message] = []
         asked: set[str] = set()
         for _ in range(wanted):
@@ -88,7 +98,7 @@ class Composer:
                 messages += self.turn(ask_json(self.examiner, scene)[0], () if messages else (scene,))
                 continue
             skill = self.rng.choices(skills, [_SKILL_WEIGHTS.get(s, 1.0) for s in skills])[0]
-            if skill not in asked or scene.kind == "chart":
+            if skill not in asked or again:
                 asked.add(skill)
                 messages += self.turn(self.examiner.ask(scene, skill), () if messages else (scene,))
         return messages

@@ -143,6 +143,25 @@ class Painter:
         kinds = [first] * counts[0] + [second] * counts[1]
         return self._scene([(kind, cell, size) for kind, cell in zip(kinds, cells, strict=True)], background)
 
+    def crowd(self) -> Scene:
+        """Three to six things, three different ones at least, each in a cell of its own."""
+        rng = self.rng
+        number = rng.randint(3, MAX_COUNT)
+        chosen: list[Sprite] = []
+        background = self.ground()
+        while len(chosen) < number:
+            countable = [sprite for sprite in chosen if sprite.name not in MASS | PLURAL_ONLY]
+            if len(chosen) >= 3 and countable and rng.random() < 0.6:
+                chosen.append(rng.choice(countable))
+                continue
+            sprite = self.sprite()
+            if sprite.colour != background and sprite.name not in {other.name for other in chosen}:
+                chosen.append(sprite)
+        cells = rng.sample(list(PLACES), number)
+        return self._scene(
+            [(s, cell, rng.uniform(0.18, 0.34)) for s, cell in zip(chosen, cells, strict=True)], background
+        )
+
     def collage(self) -> Scene:
         """A sheet of four to nine different things: as much to learn from as that many pictures."""
         rng = self.rng

@@ -21,14 +21,15 @@ from training.export import export_all
 from training.loop import StagePlan
 from training.material import load_material
 from training.printing import Printer
+from training.shipped import load_shipped, start_from
 from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("names", "text", "look", "mixed", "chat", "export")
-SHARES = {"names": 0.12, "text": 0.22, "look": 0.17, "mixed": 0.02, "chat": 0.47}  # of the budget
+STAGES = ("names", "text", "look", "bind", "mixed", "chat", "export")
+SHARES = {"names": 0.12, "text": 0.2, "look": 0.17, "bind": 0.1, "mixed": 0.02, "chat": 0.39}  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
-PICTURE_STAGES = {"names", "look", "mixed", "chat"}
+PICTURE_STAGES = {"names", "look", "bind", "mixed", "chat"}
 
 log = logging.getLogger("training.pocket")
 
@@ -43,6 +44,7 @@ class Recipe:
     budget_s: float
     seed: int
     stages: tuple[str, ...]
+    start: Path | None
     matrix_type: gguf.GGMLQuantizationType
 
     def plan(self, stage: str, learning_rate: float) -> StagePlan:
@@ -56,6 +58,7 @@ def parse_arguments() -> Recipe:
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "pocket", help="where the finished files go")
     parser.add_argument("--budget-hours", type=float, default=6.0, help="computing time for all stages together")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--start", type=Path, help="folder of finished files to go on from, instead of random weights")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage (may be repeated)")
     parser.add_argument(
         "--matrices", choices=MATRIX_TYPES, default="Q5_1", help="of the feed-forward network, in the stage export"
@@ -69,13 +72,15 @@ def parse_arguments() -> Recipe:
     args.runs.mkdir(parents=True, exist_ok=True)
     stages = tuple(args.stage or STAGES)
     matrix_type = gguf.GGMLQuantizationType[args.matrices]
-    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages, matrix_type)
+    return Recipe(args.data, args.runs, args.out, args.budget_hours * 3600, args.seed, stages, args.start, matrix_type)
 
 
 def tokenizer_of(recipe: Recipe) -> Tokenizer:
     """The run's tokenizer, trained if the run begins. FileNotFoundError if it is gone: another one's ids would mean
     other words to the weights.
     """
+    if recipe.start is not None:
+        return start_from(recipe.start, recipe.runs)
     tokenizer = saved_tokenizer(recipe.runs)
     if tokenizer is not None:
         return tokenizer
@@ -99,7 +104,10 @@ def main() -> None:
     tokenizer = tokenizer_of(recipe)
     network = new_network(tokenizer.get_vocab_size())
     language = network.language
-    start_with_copying(language, recipe.seed)
+    if recipe.start is not None:
+        load_shipped(recipe.start, network)
+    else:
+        start_with_copying(language, recipe.seed)
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "names" in recipe.stages and pictures:
         printer = Printer(new_fonts(), random.Random(recipe.seed))
@@ -113,6 +121,10 @@ def main() -> None:
     if "look" in recipe.stages and pictures:
         aligning.run(recipe.plan("look", 1.5e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
     load_stage(recipe.runs / "look.pt", network)
+    if "bind" in recipe.stages and pictures:
+        seed = recipe.seed + 120_000
+        conversing.run(recipe.plan("bind", 8e-4), network, pictures, tokenizer, recipe.data, seed, drawn=False)
+    load_stage(recipe.runs / "bind.pt", network)
     if "mixed" in recipe.stages and pictures:
         mixing.run(recipe.plan("mixed", 6e-4), network, pictures, tokenizer, recipe.seed + 60_000)
     load_stage(recipe.runs / "mixed.pt", network)

@@ -32,13 +32,17 @@ from training.pictures import Material
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.view_batches import ViewBatch, ViewBatches
-from training.world import NUMBERS, SHAPES
+from training.world import NUMBERS, SHAPES, SIZES
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("single", "counted", "pair", "photograph", "words", "chart")
 
 
-GROUPS = {"number": ("counted", NUMBERS), "place": ("pair", tuple(sorted(PLACE_WORDS)))}
+GROUPS = {
+    "number": ("counted", NUMBERS),
+    "place": ("pair", tuple(sorted(PLACE_WORDS))),
+    "size": ("pair", tuple(dict.fromkeys(size.split()[-1] for size in SIZES))),
+}
 
 
 @torch.inference_mode()
@@ -46,7 +50,7 @@ def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: i
     """Share of scenes where the name that some token finds likeliest is right for a thing, and of characters read.
 
     Then what the token over the middle of a thing says of its number in scenes of several equal things, and of its
-    place in scenes of two: the likeliest of the words for it.
+    place and size in scenes of two: the likeliest of the words for it.
     """
     batches = ViewBatches(material, tokenizer, seed, held_out=True)
     shares: dict[str, Share] = {kind: Share() for kind in (*KINDS, *GROUPS)}

@@ -60,7 +60,7 @@ class ScenePool:
             "counted": lambda: (painter.counted(self.rng.randint(2, MAX_COUNT)),),
             "related": lambda: related(painter),
         }
-        for kind in ("single", "coloured", "pair", "groups", "photograph", "words", "chart"):
+        for kind in ("single", "coloured", "pair", "groups", "crowd", "photograph", "words", "chart"):
             self._draw[kind] = _alone(getattr(painter, kind))
         self._groups: dict[str, list[Scenes]] = {}
         self._previous: dict[str, list[Scenes]] = {}  # drawn for the batch that is being put together

@@ -39,7 +39,8 @@ _STEP_PX = SIDE_PX // TOKENS_A_SIDE
 _MIXTURE = {
     "single": (0.1, 0.1),
     "collage": (0.16, 1.5),
-    "counted": (0.17, 0.1),
+    "counted": (0.13, 0.1),
+    "crowd": (0.06, 0.2),
     "pair": (0.05, 0.1),
     "groups": (0.1, 0.1),
     "photograph": (0.16, 0.4),

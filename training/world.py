@@ -38,6 +38,14 @@ PLACES: dict[tuple[int, int], str] = {
     (2, 2): "at the bottom right",
 }
 
+# how large a thing is said to be: word -> up to which share of the picture's side, by the root of its area
+SIZES = {"very small": 0.16, "small": 0.24, "medium": 0.33, "large": 0.43, "very large": 10.0}
+
+
+def size_word(share: float) -> str:
+    """For a share of the picture's area."""
+    return next(word for word, limit in SIZES.items() if share**0.5 <= limit)
+
 
 @dataclass(frozen=True)
 class Phrasings:

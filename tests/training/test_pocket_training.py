@@ -214,7 +214,7 @@ def test_a_checkpoint_of_other_optimizers_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_lost_its_tokenizer_does_not_get_another(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    recipe = Recipe(tmp_path / "data", tmp_path, tmp_path / "out", 1.0, 7, ("text",), gguf.GGMLQuantizationType.F16)
+    recipe = Recipe(tmp_path / "data", tmp_path, tmp_path / "out", 1.0, 7, ("text",), None, gguf.GGMLQuantizationType.F16)
     (tmp_path / "text.pt").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"text\.pt were trained with one"):
         tokenizer_of(recipe)

@@ -1,0 +1,205 @@
+"""Scenes that are never drawn, and the visual tokens they would have: thousands of questions in the time of a picture.
+
+To answer where a thing is, how many there are or which is bigger, the language model must find the tokens that say the
+thing's name, and say what else they say. A drawn and encoded picture is a costly way to learn that. What a visual token
+is to say is known for every scene; here its vector is what that makes of it on average, by a map fitted to real tokens,
+and what is left of some real token is added as noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
+from training.asking import Part, Words, ask
+from training.language import LanguageModel
+from training.pictures import MAX_COUNT, TEXTURED_SHARE, Painter, Placed
+from training.related import related
+from training.scene_pool import Scenes, encode_scenes
+from training.scenes import Box, Scene, Thing
+from training.world import NUMBERS
+
+SIDE_PX = 192
+VIEW_PX = SIDE_PX // 2
+N_WHOLE = TOKENS_A_SIDE**2
+FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd")
+FITTED_SCENES = 360
+ENCODED_TOGETHER = 60
+RIDGE = 0.3  # in tokens: how many it takes for a direction of word vectors to count
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the visual tokens of a scene are to say: ids of words with their shares, by token, and which are asked."""
+
+    words: Tensor  # (n, 2): token, id
+    shares: Tensor  # (n,), 1 in all for a token
+    kinds: Tensor  # (tokens,): 0 not asked, 1 background, 2 a thing
+
+
+def told_by(scene: Scene, word_ids: Callable[[str], list[int]]) -> Told:
+    """What is asked of the tokens of a square scene, the whole first, then the tiles.
+
+    Numbers are left out, which real tokens say badly: things are to be counted by their places.
+    """
+    words: list[tuple[int, int]] = []
+    shares: list[float] = []
+    frames = whole_frame(SIDE_PX, SIDE_PX, VIEW_PX), tile_frame(SIDE_PX, SIDE_PX, VIEW_PX)
+    kinds = torch.zeros(N_WHOLE + (frames[1].canvas[0] * TOKENS_A_SIDE // VIEW_PX) ** 2, dtype=torch.long)
+    for first, frame in zip((0, N_WHOLE), frames, strict=True):
+        asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=first > 0), VIEW_PX)
+        for cell, (words_there, _) in asked.words.items():
+            of_cell = [(word, share) for word, share in words_there if word not in NUMBERS]
+            kinds[first + cell] = 1 if _is_background(of_cell) else 2
+            total = sum(share for _, share in of_cell)
+            for word, share in of_cell:
+                ids = word_ids(word)
+                words += [(first + cell, token) for token in ids]
+                shares += [share / len(ids) / total] * len(ids)
+    return Told(torch.tensor(words).view(-1, 2), torch.tensor(shares), kinds)
+
+
+def _is_background(words: Words) -> bool:
+    return words[0][0] == "background"
+
+
+class TokenMaker:
+    """Makes visual tokens from what they are to say. ``explained`` is how much of real ones' variance that tells."""
+
+    def __init__(self, language: LanguageModel, tokenizer: Tokenizer) -> None:
+        self._vectors = language.embedding.weight.detach().clone()
+        self._tokenizer = tokenizer
+        self._ids: dict[str, list[int]] = {}
+        self.explained = 0.0
+
+    def word_ids(self, word: str) -> list[int]:
+        """The tokens of ``word`` inside a sentence."""
+        if word not in self._ids:
+            self._ids[word] = self._tokenizer.encode(" " + word, add_special_tokens=False).ids
+        return self._ids[word]
+
+    def fit(self, scenes: list[Scene], visual: list[Tensor]) -> None:
+        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd).
+
+        A token is the mean token at its place and a linear map of the mean vector of its words (ridge regression).
+        """
+        told = [told_by(scene, self.word_ids) for scene in scenes]
+        tokens = torch.stack(visual)
+        asked = torch.stack([one.kinds > 0 for one in told])
+        said = torch.stack([self._said(one) for one in told])
+        self._middle = tokens.mean(0)
+        self._said_middle = said.sum(0) / asked.sum(0).clamp(min=1)[:, None]
+        x, y = (said - self._said_middle)[asked], (tokens - self._middle)[asked]
+        gram = x.T @ x
+        gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram)) / 100
+        self._map = torch.linalg.solve(gram, x.T @ y)
+        left = tokens - self._middle
+        left[asked] -= x @ self._map
+        self.explained = 1 - float(left[asked].square().sum() / y.square().sum())
+        kinds = torch.stack([one.kinds for one in told])
+        is_tile = torch.arange(tokens.shape[1]).expand_as(kinds) >= N_WHOLE
+        self._left = {
+            (kind, tile): left[(kinds == kind) & (is_tile == tile)] for kind in (0, 1, 2) for tile in (False, True)
+        }
+
+    def make(self, scene: Scene, generator: torch.Generator) -> Tensor:
+        """Visual tokens of a scene, (n_tokens, n_embd)."""
+        told = told_by(scene, self.word_ids)
+        asked = told.kinds > 0
+        tokens = self._middle.clone()
+        tokens[asked] += (self._said(told) - self._said_middle)[asked] @ self._map
+        for (kind, tile), pool in self._left.items():
+            chosen = told.kinds == kind
+            chosen[N_WHOLE:] &= tile
+            chosen[:N_WHOLE] &= not tile
+            n = int(chosen.sum())
+            if n and len(pool):
+                tokens[chosen] += pool[torch.randint(len(pool), (n,), generator=generator)]
+        return tokens
+
+    def _said(self, told: Told) -> Tensor:
+        """The mean vector of the words of every token."""
+        found = torch.zeros(len(told.kinds), self._vectors.shape[1])
+        if len(told.words):
+            found.index_add_(0, told.words[:, 0], self._vectors[told.words[:, 1]] * told.shares[:, None])
+        return found
+
+
+class Imaginer(Painter):
+    """Lays scenes out as a painter does, without drawing them: square, with an empty picture that all share."""
+
+    blank = Image.new("1", (SIDE_PX, SIDE_PX))
+
+    def _scene(self, placed: list[Placed], background: str, *, plain: bool = False) -> Scene:
+        plain = plain or self.rng.random() >= TEXTURED_SHARE
+        things = tuple(
+            Thing(sprite.name, sprite.colour, cell, self._box(sprite.image.size, cell, size))
+            for sprite, cell, size in placed
+        )
+        return Scene(self.blank, things, background if plain else None)
+
+    def _box(self, sprite_size: tuple[int, int], cell: tuple[int, int], size: float) -> Box:
+        rng = self.rng
+        scale = size * SIDE_PX / max(sprite_size) * rng.uniform(1.0, 1.15)
+        box = []
+        for at, extent in zip(cell, sprite_size, strict=True):
+            drawn = extent * scale
+            centre = ((at + 0.5) / 3 + rng.uniform(-0.2, 0.2) / 3) * SIDE_PX
+            box.append((min(max(centre - drawn / 2, 1), max(1, SIDE_PX - drawn - 1)), drawn))
+        (left, width), (top, height) = box
+        return left, top, left + width, top + height
+
+
+class ImaginedScenes:
+    """Stands in for a pool of drawn scenes; tokens are made when they are asked for."""
+
+    def __init__(self, painter: Painter, imaginer: Imaginer, maker: TokenMaker) -> None:
+        self.rng = imaginer.rng
+        self._imaginer = imaginer
+        self._maker = maker
+        self._generator = torch.Generator().manual_seed(self.rng.randrange(2**31))
+        self._painter = painter
+
+    def fit(self, vision: VisionNetwork, device: torch.device) -> None:
+        """Draws and encodes some scenes for the maker to learn from."""
+        side_px = self._painter.side_px
+        scenes: list[Scene] = []
+        while len(scenes) < FITTED_SCENES:
+            kind = FITTED_KINDS[len(scenes) % len(FITTED_KINDS)]
+            scene = _draw(self._painter, kind)[0]
+            if scene.image.size == (side_px, side_px):
+                scenes.append(scene)
+        was_training = vision.training
+        vision.eval()
+        with torch.no_grad():
+            visual = [
+                tokens.cpu()
+                for start in range(0, len(scenes), ENCODED_TOGETHER)
+                for tokens in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
+            ]
+        vision.train(was_training)
+        self._maker.fit(scenes, visual)
+
+    def draw(self, kind: str) -> Scenes:
+        """One scene, or the scenes of a group for "related"."""
+        return _draw(self._imaginer, kind)
+
+    def visual(self, scene: Scene) -> Tensor:
+        """Visual tokens, shape (n_tokens, n_embd); others with every call."""
+        return self._maker.make(scene, self._generator)
+
+
+def _draw(painter: Painter, kind: str) -> Scenes:
+    if kind == "counted":
+        return (painter.counted(painter.rng.randint(2, MAX_COUNT)),)
+    if kind == "related":
+        return related(painter)
+    drawn: Scene = getattr(painter, kind)()
+    return (drawn,)

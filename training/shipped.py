@@ -1,0 +1,61 @@
+"""Goes on from files that ship: their weights back into the networks, as near as their precision allows.
+
+What only training needs does not ship: how visual tokens spell characters, how sharply they say words and the state of
+the optimizers are learnt anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import gguf
+import numpy as np
+import safetensors.torch
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training.checkpoints import TOKENIZER
+from training.language import LanguageModel
+from training.pocket_network import PocketNetwork
+
+
+def start_from(folder: Path, runs: Path) -> Tokenizer:
+    """The tokenizer of the shipped files in ``folder``, copied into the run. ValueError if the run has another one."""
+    shipped, own = folder / TOKENIZER, runs / TOKENIZER
+    if not shipped.is_file():
+        raise FileNotFoundError(f"{shipped} does not exist: name a folder of finished files by --start")
+    if own.is_file() and own.read_bytes() != shipped.read_bytes():
+        raise ValueError(f"{own} is not the tokenizer of {folder}: name an empty folder by --runs")
+    shutil.copyfile(shipped, own)
+    return Tokenizer.from_file(str(own))
+
+
+def load_shipped(folder: Path, network: PocketNetwork) -> None:
+    """Loads ``vision.safetensors`` and ``language.gguf``. Raises RuntimeError for shapes that do not fit."""
+    weights = safetensors.torch.load_file(folder / "vision.safetensors")
+    network.vision.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in weights.items()})
+    load_language(folder / "language.gguf", network.language)
+
+
+def load_language(path: Path, model: LanguageModel) -> None:
+    """Loads a GGUF that ``training.export`` wrote."""
+    found = {tensor.name: _dequantized(tensor) for tensor in gguf.GGUFReader(path).tensors}
+    state = {"embedding.weight": found["token_embd.weight"], "norm.weight": found["output_norm.weight"]}
+    for i in range(model.config.n_layers):
+        block, layer = f"blocks.{i}", f"blk.{i}"
+        state |= {
+            f"{block}.attention_norm.weight": found[f"{layer}.attn_norm.weight"],
+            f"{block}.attention.qkv.weight": torch.cat([found[f"{layer}.attn_{part}.weight"] for part in "qkv"]),
+            f"{block}.attention.output.weight": found[f"{layer}.attn_output.weight"],
+            f"{block}.ffn_norm.weight": found[f"{layer}.ffn_norm.weight"],
+            f"{block}.gate_up.weight": torch.cat([found[f"{layer}.ffn_{part}.weight"] for part in ("gate", "up")]),
+            f"{block}.down.weight": found[f"{layer}.ffn_down.weight"],
+        }
+    model.load_state_dict(state)
+
+
+def _dequantized(tensor: gguf.ReaderTensor) -> Tensor:
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    return torch.from_numpy(values.reshape(tuple(int(n) for n in reversed(tensor.shape))).copy())
