@@ -1,6 +1,6 @@
 """Measures the pocket models through ``hearth.Assistant``: held-out pictures, sentences, names and voices, greedy.
 
-python training/evaluate.py [--n 200] [--skill "name, Noto"] [--pocket FOLDER] [--json]
+python training/evaluate.py [--n 200] [--skill "name, Noto"] [--pocket FOLDER] [--against FOLDER] [--json]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT))  # so that ``python training/evaluate.py`` finds t
 
 from training.exams import TARGETS, Exam, ExamBoard  # noqa: E402
 from training.intervals import wilson  # noqa: E402
-from training.measures import Row, latency_rows, search_row, show, size_row, speech_rows, spoken_row  # noqa: E402
+from training.measures import Row, latency_rows, search_row, show, show_differences, size_row, speech_rows, spoken_row  # noqa: E402
 from training.smalltalk import BEYOND, NO_PICTURE  # noqa: E402
 
 REFUSING = (BEYOND[:20], NO_PICTURE[:16])  # how an answer begins that refuses
@@ -74,23 +75,10 @@ def measure(assistant: hearth.Assistant, board: ExamBoard, skill: str, number: i
     return row, refused
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
-    parser.add_argument("--pocket", type=Path, default=assets.pocket_dir(), help="folder of the models to measure")
-    parser.add_argument("--n", type=int, default=200, help="questions per skill")
-    parser.add_argument(
-        "--skill", choices=(*TARGETS, *OTHER_ROWS), action="append", help="only this row (may be repeated)"
-    )
-    parser.add_argument("--show-wrong", type=int, default=0, metavar="N", help="print up to N wrong answers per skill")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    args = parser.parse_args()
-    if args.n < 1:
-        parser.error(f"--n is {args.n}, but must be at least 1")
-    folder = args.pocket.resolve()
+def measured(folder: Path, board: ExamBoard, args: argparse.Namespace) -> list[Row]:
+    """All rows that were asked for, of the models in ``folder``; shown as they come unless JSON is wanted."""
     assets.pocket_dir = lambda: folder  # the runtime asks for it there
     wanted = tuple(args.skill or (*TARGETS, *OTHER_ROWS))
-    board = ExamBoard(args.data)
     rows: list[Row] = []
     refused = answerable = 0
     with tempfile.TemporaryDirectory() as data, hearth.Assistant(data_dir=data, model="pocket") as assistant:
@@ -113,11 +101,37 @@ def main() -> None:
     rows += [search_row(folder, board)] if "search" in wanted else []
     rows += [size_row(folder)] if "size" in wanted else []
     rows += speech_rows(min(args.n, 60)) if "speech" in wanted else []
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with fluent-emoji/")
+    parser.add_argument("--pocket", type=Path, default=assets.pocket_dir(), help="folder of the models to measure")
+    parser.add_argument(
+        "--against", type=Path, metavar="FOLDER", help="measure the models in FOLDER by the same questions, and compare"
+    )
+    parser.add_argument("--n", type=int, default=200, help="questions per skill")
+    parser.add_argument(
+        "--skill", choices=(*TARGETS, *OTHER_ROWS), action="append", help="only this row (may be repeated)"
+    )
+    parser.add_argument("--show-wrong", type=int, default=0, metavar="N", help="print up to N wrong answers per skill")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    args = parser.parse_args()
+    if args.n < 1:
+        parser.error(f"--n is {args.n}, but must be at least 1")
+    board = ExamBoard(args.data)
+    rows = measured(args.pocket.resolve(), board, args)
+    others = measured(args.against.resolve(), board, args) if args.against else []
     if args.json:
-        print(json.dumps({"pocket": folder.name, "rows": [asdict(row) for row in rows]}))
-    else:
-        print()
-        show(rows)
+        found: dict[str, Any] = {"pocket": args.pocket.name, "rows": [asdict(row) for row in rows]}
+        print(json.dumps({**found, "against": [asdict(row) for row in others]} if others else found))
+        return
+    print()
+    show(rows)
+    if others:
+        print(f"\nAgainst {args.against}, in points:")
+        show_differences(rows, others)
 
 
 if __name__ == "__main__":

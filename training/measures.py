@@ -48,6 +48,20 @@ def show(rows: list[Row]) -> None:
             print(f"{row.skill:42} {row.n:5d} {row.score:7.1%}   {low} – {high}  {row.target}")
 
 
+def show_differences(rows: list[Row], others: list[Row]) -> None:
+    """How many points more or less than in ``others`` the scores of ``rows`` are, of those that are shares."""
+    differences = {
+        row.skill: 100 * (row.score - other.score)
+        for row, other in zip(rows, others, strict=True)
+        if not row.unit and row.n > 1
+    }
+    for skill, points in differences.items():
+        print(f"{skill:42} {points:+7.1f}")
+    worst = min(differences, key=differences.__getitem__)
+    mean = sum(differences.values()) / len(differences)
+    print(f"{'mean':42} {mean:+7.1f}; least: {worst}, {differences[worst]:+.1f}")
+
+
 def search_row(folder: Path, board: ExamBoard) -> Row:
     """Share of pictures among the first five of ``SEARCHED`` for a description that fits no other of them."""
     from hearth.multimodal.picture_encoder import PictureEncoder

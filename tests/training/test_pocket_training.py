@@ -214,7 +214,9 @@ def test_a_checkpoint_of_other_optimizers_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_lost_its_tokenizer_does_not_get_another(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    recipe = Recipe(tmp_path / "data", tmp_path, tmp_path / "out", 1.0, 7, ("text",), None, gguf.GGMLQuantizationType.F16)
+    recipe = Recipe(
+        tmp_path / "data", tmp_path, tmp_path / "out", 1.0, 7, ("text",), None, gguf.GGMLQuantizationType.F16
+    )
     (tmp_path / "text.pt").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"text\.pt were trained with one"):
         tokenizer_of(recipe)
@@ -243,7 +245,7 @@ def whole(scene: Scene) -> Part:
 def test_the_words_of_a_thing_are_those_its_answers_need() -> None:
     thing = Thing("apple", "red", (0, 2), (4, 70, 30, 94))
     words = dict(words_of(scene_of(thing, Thing("apple", "red", (1, 1), (40, 40, 60, 60))), thing))
-    assert set(words) == {"apple", "red", "bottom", "left", "two"}
+    assert set(words) == {"apple", "red", "bottom", "left", "two", "medium"}
     assert max(words, key=lambda word: words[word]) == "apple"
 
 
@@ -371,6 +373,10 @@ def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork
     for part in (network.vision.connector.output, network.spelling.heads, network.vision.clip.visual.conv1):
         assert part.weight.grad is not None
         assert part.weight.grad.abs().sum() > 0
+    network.zero_grad(set_to_none=True)
+    torch.stack(list(aligning.of(batch, vision_learns=False).values())).sum().backward()
+    assert network.spelling.heads.weight.grad is not None
+    assert all(parameter.grad is None for parameter in network.vision.parameters())
 
 
 def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> None:
@@ -379,11 +385,17 @@ def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> No
     zero = torch.zeros(())
     conversing._pictures = lambda _progress: zero  # type: ignore[method-assign]
     conversing._text = lambda _kind: zero  # type: ignore[method-assign]
+    conversing._imagined = lambda: zero  # type: ignore[method-assign]
+    conversing.composer = object()  # type: ignore[assignment]
     steps = [tuple(conversing.losses(0.5)) for _ in range(2 * CYCLE)]
     assert steps[:CYCLE] == steps[CYCLE:]
     assert steps.count(("picture", "grounded")) == 4
+    assert steps.count(("picture", "imagined")) == 4
     assert all(steps.count(("picture", text)) == 2 for text in ("drill", "talk", "sums"))
-    assert steps.count(("picture",)) == 6
+    assert steps.count(("picture",)) == 2
+    conversing.composer, conversing._step = None, 0
+    without_drawing = [tuple(conversing.losses(0.5)) for _ in range(CYCLE)]
+    assert without_drawing.count(("picture",)) == 3
 
 
 def test_the_breakdown_counts_answers_by_skill_and_kind(network: PocketNetwork, tokenizer: Tokenizer) -> None:

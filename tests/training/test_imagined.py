@@ -1,0 +1,150 @@
+"""Scenes without pictures: laid out as drawn ones are, with visual tokens that say what they are to say."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from hearth.multimodal.views import n_tokens
+from training.answers import Examiner, counts_of
+from training.chats import IMAGE_ID, encode
+from training.dialogues import Composer
+from training.imagined import N_WHOLE, SIDE_PX, ImaginedScenes, Imaginer, TokenMaker, told_by
+from training.language import LanguageConfig, LanguageModel
+from training.pictures import MAX_COUNT, Material, Painter
+from training.scenes import Scene, Thing
+from training.smalltalk import Talker
+from training.sprites import is_held_out
+from training.tokenizer import train_tokenizer
+from training.world import PLACES, SIZES, size_word
+
+N_SCENE = n_tokens(SIDE_PX, SIDE_PX)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(None, seed=1)
+
+
+@pytest.fixture(scope="module")
+def language() -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(LanguageConfig(n_layers=2)).eval()
+
+
+def imaginer(seed: int = 0) -> Imaginer:
+    return Imaginer(Material((), {}), random.Random(seed))
+
+
+def square(*things: Thing, background: str | None = "white") -> Scene:
+    return Scene(Imaginer.blank, things, background)
+
+
+CIRCLE = Thing("circle", "red", (0, 1), (8, 72, 56, 120))
+STAR = Thing("star", "blue", (2, 1), (136, 72, 184, 120))
+
+
+@pytest.fixture
+def maker(language: LanguageModel, tokenizer: Tokenizer) -> TokenMaker:
+    """Fitted to tokens that are twice the mean vector of their words, and a hundredth of noise."""
+    torch.manual_seed(1)
+    fitted = TokenMaker(language, tokenizer)
+    painter = imaginer(3)
+    scenes = [painter.crowd() for _ in range(150)]
+    visual = []
+    for scene in scenes:
+        told = told_by(scene, fitted.word_ids)
+        tokens = 0.01 * torch.randn(N_SCENE, language.config.n_embd)
+        said = language.embedding.weight.detach()[told.words[:, 1]] * told.shares[:, None]
+        visual.append(tokens.index_add(0, told.words[:, 0], 2 * said))
+    fitted.fit(scenes, visual)
+    return fitted
+
+
+def test_tokens_over_a_thing_are_told_its_words_and_no_number(language: LanguageModel, tokenizer: Tokenizer) -> None:
+    maker = TokenMaker(language, tokenizer)
+    told = told_by(square(CIRCLE, STAR), maker.word_ids)
+    assert told.kinds.shape == (N_SCENE,)
+    assert torch.zeros(N_SCENE).index_add(0, told.words[:, 0], told.shares)[told.kinds > 0] == pytest.approx(1.0)
+    over = int(told.words[told.words[:, 1] == maker.word_ids("circle")[0], 0][0])
+    words = set(told.words[told.words[:, 0] == over, 1].tolist())
+    assert words >= {maker.word_ids(word)[0] for word in ("circle", "red", "left", "medium")}
+    assert maker.word_ids("one")[0] not in told.words[:, 1]
+    assert (told.kinds[N_WHOLE:] == 2).any(), "tiles are told too"
+
+
+def test_made_tokens_say_what_lies_under_them(maker: TokenMaker, language: LanguageModel) -> None:
+    assert maker.explained > 0.5
+    tokens = maker.make(square(CIRCLE, STAR), torch.Generator().manual_seed(0))
+    assert tokens.shape == (N_SCENE, language.config.n_embd)
+    likeness = tokens @ language.embedding.weight.detach().T
+    circle, star = (maker.word_ids(name)[0] for name in ("circle", "star"))
+    cell = 4  # of the whole: the second row, leftmost
+    assert likeness[cell, circle] > likeness[cell, star]
+    assert likeness[cell + 3, star] > likeness[cell + 3, circle]
+
+
+def test_two_makings_differ_in_noise_only(maker: TokenMaker) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (maker.make(square(CIRCLE, STAR), generator) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert (first - second).norm() < first.norm()
+
+
+def test_layouts_are_those_of_trained_compositions() -> None:
+    painter = imaginer(5)
+    for _ in range(100):
+        scene = painter.pair()
+        first, second = scene.things
+        width, height = scene.image.size
+        assert all(0 <= t.box[0] < t.box[2] <= width and 0 <= t.box[1] < t.box[3] <= height for t in scene.things)
+        if scene.background:
+            assert not is_held_out(first.name, scene.background, second.name)
+
+
+@pytest.mark.parametrize("draw", [imaginer(7).crowd, Painter(Material((), {}), random.Random(7)).crowd])
+def test_a_crowd_has_three_names_at_least_and_a_cell_for_each_thing(draw: type[Scene]) -> None:
+    for _ in range(20):
+        scene = draw()
+        assert 3 <= len(counts_of(scene)) <= len(scene.things) <= MAX_COUNT
+        assert len({thing.cell for thing in scene.things}) == len(scene.things)
+        assert {thing.cell for thing in scene.things} <= set(PLACES)
+
+
+def test_what_is_asked_of_a_crowd_has_one_answer() -> None:
+    examiner = Examiner(random.Random(1))
+    painter = imaginer(9)
+    for _ in range(60):
+        scene = painter.crowd()
+        counts = counts_of(scene)
+        exchange = examiner.ask(scene, "side")
+        if 1 in counts.values():
+            alone = [thing for thing in scene.things if counts[thing.name] == 1]
+            assert any(thing.name in exchange.question + exchange.answer for thing in alone)
+        counted = examiner.ask(scene, "count")
+        assert any(name in counted.question or name[:-1] in counted.question for name in counts)
+
+
+def test_imagined_chats_fit_their_tokens(maker: TokenMaker, tokenizer: Tokenizer) -> None:
+    rng = random.Random(2)
+    painter = Imaginer(Material((), {}), rng)
+    scenes = ImaginedScenes(painter, painter, maker)
+    composer = Composer(scenes, Examiner(rng), Talker(rng))
+    for _ in range(20):
+        drawn = composer.imagined_chat()
+        ids, _ = encode(drawn.chat, tokenizer)
+        assert ids.count(IMAGE_ID) == sum(len(scenes.visual(scene)) for scene in drawn.scenes)
+
+
+def test_the_bigger_of_two_is_concluded_from_their_sizes() -> None:
+    small, large = Thing("star", "red", (0, 1), (10, 80, 40, 110)), Thing("heart", "blue", (2, 1), (110, 60, 180, 130))
+    exchange = Examiner(random.Random(4)).ask(square(small, large), "bigger")
+    assert "the star is very small" in exchange.answer.lower()
+    assert "the heart is large" in exchange.answer.lower()
+    assert exchange.answer.endswith(f"so {exchange.expected[0]}.")
+    alike = Thing("heart", "blue", (2, 1), (110, 60, 180, 130)), Thing("star", "red", (0, 1), (8, 60, 90, 142))
+    assert Examiner(random.Random(4)).ask(square(*alike), "is_relation").answer
+    assert [size_word(share**2) for share in (0.1, 0.2, 0.3, 0.4, 0.9)] == list(SIZES)

@@ -1,0 +1,51 @@
+"""Training goes on from shipped files: what they hold comes back, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from hearth import assets
+from training.aligning import vision_config
+from training.checkpoints import TOKENIZER, new_network
+from training.export import export_all
+from training.shipped import load_shipped, start_from
+from training.tokenizer import N_TOKENS, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(None, seed=1)
+
+
+def test_exported_weights_come_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = new_network(N_TOKENS)
+    config = vision_config(network.language.config.n_embd, N_TOKENS)
+    export_all(network.vision, config, network.language, tokenizer, tmp_path, gguf.GGMLQuantizationType.F16)
+    again = new_network(N_TOKENS)
+    load_shipped(tmp_path, again)
+    for part, other in ((network.language, again.language), (network.vision, again.vision)):
+        for name, value in part.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[name], value, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_the_models_that_ship_can_be_gone_on_with(tmp_path: Path) -> None:
+    tokenizer = start_from(assets.pocket_dir(), tmp_path)
+    network = new_network(tokenizer.get_vocab_size())
+    load_shipped(assets.pocket_dir(), network)
+    copied = Tokenizer.from_file(str(tmp_path / TOKENIZER))
+    assert copied.get_vocab() == tokenizer.get_vocab()
+    start_from(assets.pocket_dir(), tmp_path)  # a run that is gone on with
+
+
+def test_a_run_with_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(str(tmp_path / TOKENIZER))
+    with pytest.raises(ValueError, match="name an empty folder by --runs"):
+        start_from(assets.pocket_dir(), tmp_path)
+    with pytest.raises(FileNotFoundError, match="by --start"):
+        start_from(tmp_path / "nothing", tmp_path)
