@@ -39,6 +39,7 @@ IMAGINED_CHATS_PER_STEP = 24
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
 TEXTS = {1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
+IMAGINED_TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums"}  # beside scenes that are all imagined
 TALKS_PER_STEP = 40
 SUMS_PER_STEP = 64
 GROUNDED_PER_STEP = 16
@@ -82,14 +83,12 @@ class Conversing:
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         """Pictures in every step, and text beside most of them."""
-        beside = TEXTS.get(self._step % CYCLE, "")
+        beside = (TEXTS if self.composer else IMAGINED_TEXTS).get(self._step % CYCLE, "")
         self._step += 1
         with autocast(self.device):
             terms = {"picture": self._pictures(progress) if self.composer else self._imagined()}
-            if beside == "imagined":
-                terms |= {"imagined": self._imagined()} if self.composer else {}
-            elif beside:
-                terms[beside] = self._text(beside)
+            if beside:
+                terms[beside] = self._imagined() if beside == "imagined" else self._text(beside)
         return {name: TEXT_WEIGHTS.get(name, 1.0) * loss for name, loss in terms.items()}
 
     def _text(self, kind: str) -> Tensor:

@@ -30,7 +30,8 @@ SIDE_PX = 192
 VIEW_PX = SIDE_PX // 2
 N_WHOLE = TOKENS_A_SIDE**2
 FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd")
-FITTED_SCENES = 360
+FITTED_SCENES = 480
+NOISE = 0.5  # of what is left of real tokens: some of it is what the map does not tell of a name, and not noise
 ENCODED_TOGETHER = 60
 RIDGE = 0.3  # in tokens: how many it takes for a direction of word vectors to count
 
@@ -121,7 +122,7 @@ class TokenMaker:
             chosen[:N_WHOLE] &= not tile
             n = int(chosen.sum())
             if n and len(pool):
-                tokens[chosen] += pool[torch.randint(len(pool), (n,), generator=generator)]
+                tokens[chosen] += NOISE * pool[torch.randint(len(pool), (n,), generator=generator)]
         return tokens
 
     def _said(self, told: Told) -> Tensor:
