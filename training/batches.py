@@ -21,13 +21,15 @@ LENGTH_STEP = 128  # rows are padded to a multiple of it: compiled code is made 
 @dataclass(frozen=True)
 class Rows:
     """Right-padded rows of shape (batch, length). ``weights`` are 0 where a token is not to be learnt; ``order`` tells
-    which chats stand in them one after the other.
+    which chats stand in them one after the other, ``starts`` for each the row and the place where it begins. All but
+    the first of a row lack their first token: they begin one place before the first that they have.
     """
 
     ids: Tensor
     positions: Tensor
     weights: Tensor
     order: tuple[int, ...] = ()
+    starts: tuple[tuple[int, int], ...] = ()
 
 
 def pack(examples: list[tuple[list[int], list[float]]], rng: random.Random, boundaries: set[int]) -> Rows:
@@ -66,15 +68,19 @@ def pack_chats(
         encoded.append((ids, [1.0 if own else prompt_weight for own in learnt]))
     joined = _fitted([len(ids) for ids, _ in encoded], row_tokens)
     examples: list[tuple[list[int], list[float]]] = []
-    for members in joined:
+    starts: list[tuple[int, int]] = []
+    for row, members in enumerate(joined):
         rng.shuffle(members)
         first, *others = (encoded[member] for member in members)
         ids, weights = list(first[0]), list(first[1])
+        starts.append((row, 0))
         for more_ids, more_weights in others:  # one beginning per conversation
+            starts.append((row, len(ids) - 1))
             ids += more_ids[1:]
             weights += more_weights[1:]
         examples.append((ids, weights))
-    return replace(pack(examples, rng, boundaries), order=tuple(member for row in joined for member in row))
+    order = tuple(member for row in joined for member in row)
+    return replace(pack(examples, rng, boundaries), order=order, starts=tuple(starts))
 
 
 def _fitted(lengths: list[int], room: int) -> list[list[int]]:
@@ -97,11 +103,20 @@ def _fitted(lengths: list[int], room: int) -> list[list[int]]:
 
 def next_token_loss(model: LanguageModel, rows: Rows, visual: Tensor | None = None) -> Tensor:
     """Weighted mean cross-entropy. ``visual`` (tokens of all pictures, n_embd) fills the image places in order."""
-    is_image = rows.ids == IMAGE_ID
-    embedded = model.embedding(rows.ids.clamp(min=0))
+    return answer_loss(model, rows, model(embed(model, rows, visual), rows.positions))
+
+
+def embed(model: LanguageModel, rows: Rows, visual: Tensor | None = None) -> Tensor:
+    """What the first layer gets, (batch, length, n_embd)."""
+    embedded: Tensor = model.embedding(rows.ids.clamp(min=0))
     if visual is not None:
-        embedded = embedded.masked_scatter(is_image[..., None], visual.to(embedded.dtype))
-    hidden = model(embedded, rows.positions)
+        embedded = embedded.masked_scatter((rows.ids == IMAGE_ID)[..., None], visual.to(embedded.dtype))
+    return embedded
+
+
+def answer_loss(model: LanguageModel, rows: Rows, hidden: Tensor) -> Tensor:
+    """Weighted mean cross-entropy, given the hidden states."""
+    is_image = rows.ids == IMAGE_ID
     weights = rows.weights[:, 1:].clone()
     weights[is_image[:, 1:]] = 0.0
     wanted = weights > 0

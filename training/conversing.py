@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.answers import Examiner
-from training.batches import next_token_loss, pack_chats
-from training.dialogues import Composer, PictureChat
+from training.batches import answer_loss, embed, next_token_loss, pack_chats
+from training.dialogues import Composer
 from training.imagined import ImaginedScenes, Imaginer, TokenMaker
+from training.lookup import LAYER, Lookups, lookup_loss, lookups_of, start_with_lookup
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.mixing import moved
 from training.pictures import Material, Painter
@@ -33,9 +34,11 @@ from training.scene_pool import ScenePool
 from training.smalltalk import Talker
 from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
+from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
 PICTURE_CHATS_PER_STEP = 32
 IMAGINED_CHATS_PER_STEP = 24
+LOOKUP_WEIGHT = 0.2
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
 TEXTS = {1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
@@ -86,9 +89,9 @@ class Conversing:
         beside = (TEXTS if self.composer else IMAGINED_TEXTS).get(self._step % CYCLE, "")
         self._step += 1
         with autocast(self.device):
-            terms = {"picture": self._pictures(progress) if self.composer else self._imagined()}
+            terms = {"picture": self._pictures(progress)} if self.composer else self._imagined()
             if beside:
-                terms[beside] = self._imagined() if beside == "imagined" else self._text(beside)
+                terms |= self._imagined() if beside == "imagined" else {beside: self._text(beside)}
         return {name: TEXT_WEIGHTS.get(name, 1.0) * loss for name, loss in terms.items()}
 
     def _text(self, kind: str) -> Tensor:
@@ -105,15 +108,26 @@ class Conversing:
     def _pictures(self, progress: float) -> Tensor:
         assert self.composer is not None
         assert self.pool is not None
-        return self._on([self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)], self.pool)
-
-    def _imagined(self) -> Tensor:
-        return self._on([self.imagining.imagined_chat() for _ in range(IMAGINED_CHATS_PER_STEP)], self.imagined)
-
-    def _on(self, chats: list[PictureChat], scenes: ScenePool | ImaginedScenes) -> Tensor:
+        chats = [self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)]
         rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
-        visual = torch.cat([scenes.visual(scene) for chat in rows.order for scene in chats[chat].scenes])
-        return next_token_loss(self.network.language, moved(rows, self.device), visual.to(self.device))
+        visual = torch.cat([self.pool.visual(scene) for chat in rows.order for scene in chats[chat].scenes])
+        return next_token_loss(self.network.language, moved(rows, self.device), visual)
+
+    def _imagined(self) -> dict[str, Tensor]:
+        """Losses of the answers, and of where they look."""
+        chats = [self.imagining.imagined_chat() for _ in range(IMAGINED_CHATS_PER_STEP)]
+        rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
+        made = [[self.imagined.told_visual(scene) for scene in chats[chat].scenes] for chat in rows.order]
+        said = [[name for told, _ in of_chat for name in told.names] for of_chat in made]
+        lookups = lookups_of([chats[chat].chat for chat in rows.order], said, rows, self.tokenizer)
+        visual = torch.cat([tokens for of_chat in made for _, tokens in of_chat])
+        language, rows = self.network.language, moved(rows, self.device)
+        hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, LAYER)
+        lookups = Lookups(lookups.queries.to(self.device), lookups.wanted.to(self.device))
+        return {
+            "imagined": answer_loss(language, rows, hidden),
+            "lookup": LOOKUP_WEIGHT * lookup_loss(language, entering, rows.positions, lookups),
+        }
 
 
 def run(
@@ -133,8 +147,19 @@ def run(
     network.vision.requires_grad_(False)
     network.spelling.requires_grad_(False)
     prose = sentences(help_pages(data))
+    if not drawn:
+        start_with_lookup(network.language, attribute_ids(tokenizer))
 
     def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
         return Conversing(network, material, prose, tokenizer, seed + step, device, drawn=drawn).losses
 
     run_stage(plan, network, prepare)
+
+
+def attribute_ids(tokenizer: Tokenizer) -> list[int]:
+    """Tokens of the words that visual tokens say besides names."""
+    words = {word for text in (*PLACES.values(), *SIZES) for word in text.split()} - {"on", "at", "in", "the"}
+    ids = (
+        tokenizer.encode(" " + word, add_special_tokens=False).ids for word in sorted({*words, *COLOURS, *NUMBERS[1:]})
+    )
+    return sorted({token for of_word in ids for token in of_word})

@@ -19,7 +19,7 @@ class LanguageConfig:
 
     n_vocab: int = 5120
     n_embd: int = 320
-    n_layers: int = 5
+    n_layers: int = 6
     n_heads: int = 5
     n_ff: int = 896
     n_ctx: int = 2048
@@ -122,13 +122,32 @@ class LanguageModel(nn.Module):
 
     def forward(self, embedded: Tensor, positions: Tensor) -> Tensor:
         """(batch, length, n_embd) and (batch, length) positions → hidden states (batch, length, n_embd)."""
-        angles = positions[:, None, :, None].float() * self.frequencies
-        cosines, sines = angles.cos(), angles.sin()
-        x = embedded
-        for block in self.blocks:
+        hidden, _ = self.run(embedded, positions)
+        return hidden
+
+    def run(self, embedded: Tensor, positions: Tensor, layer: int = 0) -> tuple[Tensor, Tensor]:
+        """As ``forward``, and what enters ``layer``."""
+        cosines, sines = self._turns(positions)
+        x = entering = embedded
+        for at, block in enumerate(self.blocks):
+            entering = x if at == layer else entering
             x = block(x, cosines, sines)
         normed: Tensor = self.norm(x)
-        return normed
+        return normed, entering
+
+    def attention_scores(self, entering: Tensor, positions: Tensor, layer: int, head: int) -> Tensor:
+        """How one head rates what stands before each token, (batch, length, length); -inf for what stands behind."""
+        block = self.layers[layer]
+        batch, length, _ = entering.shape
+        qkv = block.attention.qkv(block.attention_norm(entering)).view(batch, length, 3, self.config.n_heads, -1)
+        cosines, sines = self._turns(positions)
+        q, k = (rotate(qkv[:, :, part, head : head + 1].transpose(1, 2).float(), cosines, sines) for part in (0, 1))
+        scores: Tensor = (q @ k.transpose(-1, -2))[:, 0] * q.shape[-1] ** -0.5
+        return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions[:, None, :, None].float() * self.frequencies
+        return angles.cos(), angles.sin()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, n_embd) → (…, n_vocab)."""

@@ -35,6 +35,11 @@ class Material:
     photographs: tuple[tuple[Photograph, Image.Image], ...] = ()
 
 
+def row_by_row(placed: list[Placed]) -> list[Placed]:
+    """In the order in which an answer names them."""
+    return sorted(placed, key=lambda one: one[1][::-1])
+
+
 def _middle(cell: tuple[int, int]) -> tuple[float, float]:
     return (cell[0] + 0.5) / 3, (cell[1] + 0.5) / 3
 
@@ -217,7 +222,7 @@ class Painter:
         )
         things = tuple(
             Thing(sprite.name, sprite.colour, cell, self._paste(canvas, sprite, _middle(cell), size))
-            for sprite, cell, size in placed
+            for sprite, cell, size in row_by_row(placed)
         )
         return self._finished(Scene(canvas, things, background if plain else None))
 

@@ -78,7 +78,7 @@ def test_tokens_over_a_thing_are_told_its_words_and_no_number(language: Language
 
 def test_made_tokens_say_what_lies_under_them(maker: TokenMaker, language: LanguageModel) -> None:
     assert maker.explained > 0.5
-    tokens = maker.make(square(CIRCLE, STAR), torch.Generator().manual_seed(0))
+    tokens = maker.make(told_by(square(CIRCLE, STAR), maker.word_ids), torch.Generator().manual_seed(0))
     assert tokens.shape == (N_SCENE, language.config.n_embd)
     likeness = tokens @ language.embedding.weight.detach().T
     circle, star = (maker.word_ids(name)[0] for name in ("circle", "star"))
@@ -89,7 +89,8 @@ def test_made_tokens_say_what_lies_under_them(maker: TokenMaker, language: Langu
 
 def test_two_makings_differ_in_noise_only(maker: TokenMaker) -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second = (maker.make(square(CIRCLE, STAR), generator) for _ in range(2))
+    told = told_by(square(CIRCLE, STAR), maker.word_ids)
+    first, second = (maker.make(told, generator) for _ in range(2))
     assert not torch.equal(first, second)
     assert (first - second).norm() < first.norm()
 
