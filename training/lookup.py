@@ -113,8 +113,10 @@ def subjects(chat: Chat, names: list[str], tokenizer: Tokenizer) -> list[tuple[i
 
 
 def lookup_loss(model: LanguageModel, entering: Tensor, positions: Tensor, lookups: Lookups) -> Tensor:
-    """Mean cross-entropy of where the head looks; ``entering`` (batch, length, n_embd) is what enters its layer."""
+    """Mean cross-entropy of where the head looks, 0 if it need not; ``entering`` (batch, length, n_embd) is what enters
+    its layer.
+    """
     scores = model.attention_scores(entering, positions, LAYER, HEAD)
     rows, columns = lookups.queries.T
     logs = scores[rows, columns].log_softmax(-1)
-    return -(lookups.wanted * logs.masked_fill(lookups.wanted == 0, 0.0)).sum(-1).mean()
+    return -(lookups.wanted * logs.masked_fill(lookups.wanted == 0, 0.0)).sum() / max(1, len(rows))
