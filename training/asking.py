@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hearth.multimodal.views import TOKENS_A_SIDE, Frame
+from hearth.multimodal.views import TOKENS_A_SIDE, Frame, tile_frame, whole_frame
 from training.scenes import Scene, Thing
 from training.world import NUMBERS, PLACES, size_word
 
@@ -27,6 +27,7 @@ BLANK_WEIGHT = 0.1  # of a token without characters in a view that has some
 N_SLOTS = 4  # characters that one token may say
 CHARACTERS = string.ascii_letters + string.digits + ".,:;-+'&%/()!?#€$"
 IGNORED = -100
+BACKGROUND = "background"  # the first word of a token that lies on nothing else
 
 Words = list[tuple[str, float]]
 
@@ -66,6 +67,20 @@ def words_of(scene: Scene, thing: Thing, *, whole: bool = True) -> Words:
         together = sum(other.name == thing.name for other in scene.things)
         words.append((NUMBERS[together], SEVERAL_WEIGHT if together > 1 else NUMBER_WEIGHT))
     return words
+
+
+def named_by(scene: Scene, side_px: int) -> list[str]:
+    """The name that each visual token of a scene's views is to say, the whole first, then the tiles; "" for none."""
+    names: list[str] = []
+    for make in (whole_frame, tile_frame):
+        frame = make(*scene.image.size, side_px)
+        in_view = [""] * (frame.canvas[0] * frame.canvas[1] * TOKENS_A_SIDE**2 // side_px**2)
+        if scene.kind == "things":
+            asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=make is tile_frame), side_px)
+            for cell, (words, _) in asked.words.items():
+                in_view[cell] = "" if words[0][0] == BACKGROUND else words[0][0]
+        names += in_view
+    return names
 
 
 def ask(scene: Scene, part: Part, side_px: int) -> Asked:
@@ -118,7 +133,7 @@ def _ask_token(
         at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3]
         for b in boxes
     ):
-        asked.words[cell] = ([("background", 0.5), (scene.background, 1.0)], BACKGROUND_TOKEN_WEIGHT)
+        asked.words[cell] = ([(BACKGROUND, 0.5), (scene.background, 1.0)], BACKGROUND_TOKEN_WEIGHT)
 
 
 def _ask_characters(asked: Asked, scene: Scene, part: Part, step: float, columns: int, rows: int) -> None:

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.answers import Examiner
+from training.asking import named_by
 from training.batches import answer_loss, embed, next_token_loss, pack_chats
-from training.dialogues import Composer
+from training.dialogues import Composer, PictureChat
 from training.imagined import ImaginedScenes, Imaginer, TokenMaker
 from training.lookup import LAYER, Lookups, lookup_loss, lookups_of, start_with_lookup
 from training.loop import StagePlan, autocast, pick_device, run_stage
@@ -36,8 +37,8 @@ from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
 from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
-PICTURE_CHATS_PER_STEP = 32
-IMAGINED_CHATS_PER_STEP = 24
+PICTURES = 32  # chats a step
+IMAGINED = 24
 LOOKUP_WEIGHT = 0.2
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
@@ -89,7 +90,7 @@ class Conversing:
         beside = (TEXTS if self.composer else IMAGINED_TEXTS).get(self._step % CYCLE, "")
         self._step += 1
         with autocast(self.device):
-            terms = {"picture": self._pictures(progress)} if self.composer else self._imagined()
+            terms = self._pictures(progress) if self.composer else self._imagined()
             if beside:
                 terms |= self._imagined() if beside == "imagined" else {beside: self._text(beside)}
         return {name: TEXT_WEIGHTS.get(name, 1.0) * loss for name, loss in terms.items()}
@@ -105,29 +106,26 @@ class Conversing:
             rows = self.drills.rows(DRILLS_PER_STEP)
         return next_token_loss(self.network.language, moved(rows, self.device))
 
-    def _pictures(self, progress: float) -> Tensor:
+    def _pictures(self, progress: float) -> dict[str, Tensor]:
         assert self.composer is not None
         assert self.pool is not None
-        chats = [self.composer.picture_chat(progress) for _ in range(PICTURE_CHATS_PER_STEP)]
-        rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
-        visual = torch.cat([self.pool.visual(scene) for chat in rows.order for scene in chats[chat].scenes])
-        return next_token_loss(self.network.language, moved(rows, self.device), visual)
+        return self._asked("picture", [self.composer.picture_chat(progress) for _ in range(PICTURES)], self.pool)
 
     def _imagined(self) -> dict[str, Tensor]:
+        return self._asked("imagined", [self.imagining.imagined_chat() for _ in range(IMAGINED)], self.imagined)
+
+    def _asked(self, kind: str, chats: list[PictureChat], scenes: ScenePool | ImaginedScenes) -> dict[str, Tensor]:
         """Losses of the answers, and of where they look."""
-        chats = [self.imagining.imagined_chat() for _ in range(IMAGINED_CHATS_PER_STEP)]
         rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
-        made = [[self.imagined.told_visual(scene) for scene in chats[chat].scenes] for chat in rows.order]
-        said = [[name for told, _ in of_chat for name in told.names] for of_chat in made]
-        lookups = lookups_of([chats[chat].chat for chat in rows.order], said, rows, self.tokenizer)
-        visual = torch.cat([tokens for of_chat in made for _, tokens in of_chat])
+        in_order = [chats[at] for at in rows.order]
+        said = [[name for scene in chat.scenes for name in named_by(scene, SIDE_PX)] for chat in in_order]
+        lookups = lookups_of([chat.chat for chat in in_order], said, rows, self.tokenizer)
+        visual = torch.cat([scenes.visual(scene) for chat in in_order for scene in chat.scenes])
         language, rows = self.network.language, moved(rows, self.device)
         hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, LAYER)
         lookups = Lookups(lookups.queries.to(self.device), lookups.wanted.to(self.device))
-        return {
-            "imagined": answer_loss(language, rows, hidden),
-            "lookup": LOOKUP_WEIGHT * lookup_loss(language, entering, rows.positions, lookups),
-        }
+        looked = LOOKUP_WEIGHT * lookup_loss(language, entering, rows.positions, lookups)
+        return {kind: answer_loss(language, rows, hidden), f"{kind}, looked up": looked}
 
 
 def run(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
-from training.asking import Part, Words, ask
+from training.asking import BACKGROUND, Part, ask
 from training.language import LanguageModel
 from training.pictures import MAX_COUNT, TEXTURED_SHARE, Painter, Placed, row_by_row
 from training.related import related
@@ -43,7 +43,6 @@ class Told:
     words: Tensor  # (n, 2): token, id
     shares: Tensor  # (n,), 1 in all for a token
     kinds: Tensor  # (tokens,): 0 not asked, 1 background, 2 a thing
-    names: list[str]  # of the things, "" where there is none
 
 
 def told_by(scene: Scene, word_ids: Callable[[str], list[int]]) -> Told:
@@ -55,23 +54,17 @@ def told_by(scene: Scene, word_ids: Callable[[str], list[int]]) -> Told:
     shares: list[float] = []
     frames = whole_frame(SIDE_PX, SIDE_PX, VIEW_PX), tile_frame(SIDE_PX, SIDE_PX, VIEW_PX)
     kinds = torch.zeros(N_WHOLE + (frames[1].canvas[0] * TOKENS_A_SIDE // VIEW_PX) ** 2, dtype=torch.long)
-    names = [""] * len(kinds)
     for first, frame in zip((0, N_WHOLE), frames, strict=True):
         asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=first > 0), VIEW_PX)
         for cell, (words_there, _) in asked.words.items():
             of_cell = [(word, share) for word, share in words_there if word not in NUMBERS]
-            kinds[first + cell] = 1 if _is_background(of_cell) else 2
-            names[first + cell] = "" if _is_background(of_cell) else of_cell[0][0]
+            kinds[first + cell] = 1 if of_cell[0][0] == BACKGROUND else 2
             total = sum(share for _, share in of_cell)
             for word, share in of_cell:
                 ids = word_ids(word)
                 words += [(first + cell, token) for token in ids]
                 shares += [share / len(ids) / total] * len(ids)
-    return Told(torch.tensor(words).view(-1, 2), torch.tensor(shares), kinds, names)
-
-
-def _is_background(words: Words) -> bool:
-    return words[0][0] == "background"
+    return Told(torch.tensor(words).view(-1, 2), torch.tensor(shares), kinds)
 
 
 class TokenMaker:
@@ -196,12 +189,7 @@ class ImaginedScenes:
 
     def visual(self, scene: Scene) -> Tensor:
         """Visual tokens, shape (n_tokens, n_embd); others with every call."""
-        return self.told_visual(scene)[1]
-
-    def told_visual(self, scene: Scene) -> tuple[Told, Tensor]:
-        """What visual tokens are to say, and they."""
-        told = told_by(scene, self._maker.word_ids)
-        return told, self._maker.make(told, self._generator)
+        return self._maker.make(told_by(scene, self._maker.word_ids), self._generator)
 
 
 def _draw(painter: Painter, kind: str) -> Scenes:

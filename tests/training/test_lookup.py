@@ -6,15 +6,18 @@ import random
 
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 
 from hearth.multimodal.views import n_tokens
+from training.asking import named_by
 from training.batches import embed, pack_chats
 from training.chats import IMAGE_ID, Chat, Message, encode
 from training.copying import start_with_copying
 from training.imagined import SIDE_PX, Imaginer
 from training.language import LanguageConfig, LanguageModel
 from training.lookup import LAYER, lookup_loss, lookups_of, start_with_lookup, subjects
+from training.scenes import Scene, Thing
 from training.tokenizer import train_tokenizer
 
 N_SCENE = n_tokens(SIDE_PX, SIDE_PX)
@@ -71,6 +74,15 @@ def test_lookups_lie_where_the_tokens_of_the_batch_do(tokenizer: Tokenizer) -> N
         assert len(targets) in (3, N_SCENE - 5)
     there = {len(wanted.nonzero()) for wanted in lookups.wanted}
     assert there == {3, N_SCENE - 5}, spoken
+
+
+def test_a_name_for_every_visual_token_of_any_picture() -> None:
+    thing = Thing("star", "red", (0, 1), (0, 20, 40, 60))
+    for size in ((96, 96), (192, 96), (60, 110)):
+        names = named_by(Scene(Image.new("RGB", size), (thing,), "white"), SIDE_PX // 2)
+        assert len(names) == n_tokens(*size)
+        assert set(names) == {"star", ""}
+    assert set(named_by(Scene(Image.new("RGB", (96, 96)), (), None, "words", (), "hello"), SIDE_PX // 2)) == {""}
 
 
 def test_no_lookups_in_chats_without_names(tokenizer: Tokenizer, model: LanguageModel) -> None:

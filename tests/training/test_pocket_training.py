@@ -383,19 +383,19 @@ def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> No
     conversing = Conversing.__new__(Conversing)
     conversing._step, conversing.device = 0, torch.device("cpu")
     zero = torch.zeros(())
-    conversing._pictures = lambda _progress: zero  # type: ignore[method-assign]
+    conversing._pictures = lambda _progress: {"picture": zero}  # type: ignore[method-assign]
     conversing._text = lambda _kind: zero  # type: ignore[method-assign]
-    conversing._imagined = lambda: {"imagined": zero, "lookup": zero}  # type: ignore[method-assign]
+    conversing._imagined = lambda: {"imagined": zero}  # type: ignore[method-assign]
     conversing.composer = object()  # type: ignore[assignment]
     steps = [tuple(conversing.losses(0.5)) for _ in range(2 * CYCLE)]
     assert steps[:CYCLE] == steps[CYCLE:]
     assert steps.count(("picture", "grounded")) == 4
-    assert steps.count(("picture", "imagined", "lookup")) == 4
+    assert steps.count(("picture", "imagined")) == 4
     assert all(steps.count(("picture", text)) == 2 for text in ("drill", "talk", "sums"))
     assert steps.count(("picture",)) == 2
     conversing.composer, conversing._step = None, 0
     without_drawing = [tuple(conversing.losses(0.5)) for _ in range(CYCLE)]
-    assert without_drawing.count(("imagined", "lookup")) == CYCLE - 4
+    assert without_drawing.count(("imagined",)) == CYCLE - 4
 
 
 def test_the_breakdown_counts_answers_by_skill_and_kind(network: PocketNetwork, tokenizer: Tokenizer) -> None:
