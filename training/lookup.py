@@ -79,10 +79,12 @@ def lookups_of(chats: list[Chat], said: list[list[str]], rows: Rows, tokenizer: 
         columns = start + (rows.ids[row, start + 1 :] == IMAGE_ID).nonzero().flatten()[: len(names)] + 1
         of_name = {name: columns[[at for at, one in enumerate(names) if one == name]] for name in set(names) - {""}}
         for at, name in subjects(chat, list(of_name), tokenizer):
-            queries.append((row, start + at))
-            share = torch.zeros(rows.ids.shape[1])
-            share[of_name[name]] = 1 / len(of_name[name])
-            wanted.append(share)
+            before = of_name[name][of_name[name] < start + at]  # a later picture may show the same
+            if len(before):
+                queries.append((row, start + at))
+                share = torch.zeros(rows.ids.shape[1])
+                share[before] = 1 / len(before)
+                wanted.append(share)
     if not queries:
         return Lookups(torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, rows.ids.shape[1]))
     return Lookups(torch.tensor(queries), torch.stack(wanted))

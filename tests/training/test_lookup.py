@@ -76,6 +76,19 @@ def test_lookups_lie_where_the_tokens_of_the_batch_do(tokenizer: Tokenizer) -> N
     assert there == {3, N_SCENE - 5}, spoken
 
 
+def test_what_a_later_picture_shows_is_not_looked_up_before_it(tokenizer: Tokenizer, model: LanguageModel) -> None:
+    early, late = chat("The star is red."), chat("The star is blue.")
+    both = Chat(
+        (Message("user", "Is the star red?"), Message("assistant", "No star is.")) + early.messages + late.messages, "x"
+    )
+    rows = pack_chats([both], tokenizer, random.Random(1), row_tokens=512)
+    lookups = lookups_of([both], [["star"] * (2 * N_SCENE)], rows, tokenizer)
+    targets = [int((wanted > 0).sum()) for wanted in lookups.wanted]
+    assert set(targets) == {N_SCENE, 2 * N_SCENE}
+    entering = torch.randn(*rows.ids.shape, model.config.n_embd)
+    assert lookup_loss(model, entering, rows.positions, lookups).isfinite()
+
+
 def test_a_name_for_every_visual_token_of_any_picture() -> None:
     thing = Thing("star", "red", (0, 1), (0, 20, 40, 60))
     for size in ((96, 96), (192, 96), (60, 110)):
