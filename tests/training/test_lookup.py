@@ -79,7 +79,7 @@ def test_lookups_lie_where_the_tokens_of_the_batch_do(tokenizer: Tokenizer) -> N
 def test_what_a_later_picture_shows_is_not_looked_up_before_it(tokenizer: Tokenizer, model: LanguageModel) -> None:
     early, late = chat("The star is red."), chat("The star is blue.")
     both = Chat(
-        (Message("user", "Is the star red?"), Message("assistant", "No star is.")) + early.messages + late.messages, "x"
+        (Message("user", "Is the star red?"), Message("assistant", "No star is."), *early.messages, *late.messages), "x"
     )
     rows = pack_chats([both], tokenizer, random.Random(1), row_tokens=512)
     lookups = lookups_of([both], [["star"] * (2 * N_SCENE)], rows, tokenizer)
