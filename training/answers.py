@@ -36,12 +36,13 @@ def there_is(name: str) -> str:
     return f"There {'are' if name in PLURAL_ONLY else 'is'} {with_article(name)}"
 
 
-def where_are(scene: Scene, name: str) -> str:
-    """``The dice are at the top left (1) and in the middle (2)``: things of one name row by row, counted on the way."""
+def counted_off(scene: Scene, name: str) -> str:
+    """``the dice: 1 at the top left, 2 in the middle``: things of one name row by row, counted on the way.
+
+    It begins alike whether there is one or more, and goes on alike whether there are more or not.
+    """
     cells = sorted((thing.cell for thing in scene.things if thing.name == name), key=lambda cell: cell[::-1])
-    if len(cells) == 1:
-        return f"{the_is(name)} {PLACES[cells[0]]}"
-    return f"The {plural(name)} are {listed([f'{PLACES[cell]} ({at})' for at, cell in enumerate(cells, 1)])}"
+    return f"the {plural(name)}: {', '.join(f'{at} {PLACES[cell]}' for at, cell in enumerate(cells, 1))}"
 
 
 def what_there_is(scene: Scene) -> str:
@@ -170,7 +171,7 @@ class Examiner:
         name, number = self.rng.choice(tuple(counts_of(scene).items()))
         template = self.template("count", naming=True if len(counts_of(scene)) > 1 else None)
         conclusion = f"so there {'is' if number == 1 else 'are'} {NUMBERS[number]}"
-        return Exchange(fill(template, name), f"{where_are(scene, name)}, {conclusion}.", (conclusion,))
+        return Exchange(fill(template, name), f"Counting {counted_off(scene, name)}, {conclusion}.", (conclusion,))
 
     def other(self, *present: str) -> str:
         """A name that is not among ``present``."""
@@ -203,7 +204,7 @@ class Examiner:
                 number = self.rng.choice([n for n in range(1, 7) if n != number])
             said = f"There {'is' if number == 1 else 'are'} {numbered(asked, number)}"
             if asked == name:
-                seen = f"{where_are(scene, name)}: {numbered(name, counts[name])}"
+                seen = f"Counting {counted_off(scene, name)}, {numbered(name, counts[name])}"
         return self._judged(self.template("statement").replace("{s}", said + "."), seen, true)
 
     def _is_colour(self, scene: Scene) -> Exchange:
@@ -272,7 +273,10 @@ class Examiner:
         smaller, bigger = sorted(scene.things, key=lambda thing: thing.area)
         word, right = self.rng.choice((("bigger", bigger), ("larger", bigger), ("smaller", smaller)))
         first, second = self.rng.sample((smaller, bigger), 2)
-        question = fill(self.template("bigger"), first.name, other=second.name, colour=word)
+        template = self.template("bigger")
+        question = fill(template, first.name, other=second.name, colour=word)
+        if "{x}" not in template:
+            first, second = scene.things  # row by row
         whole = scene.image.width * scene.image.height
         sizes = [size_word(thing.area / whole) for thing in (first, second)]
         conclusion = f"{the_is(right.name).replace('The', 'the', 1)} {word}"
@@ -288,10 +292,10 @@ class Examiner:
         first, second = self.rng.sample((most, fewest), 2)
         question = fill(template, first).replace("{ys}", plural(second))
         if "{xs}" not in template:
-            first, second = most, fewest
-        places = f"{where_are(scene, first)}, {where_are(scene, second).replace('The', 'the', 1)}"
-        seen = f"{places}: {numbered(first, counts[first])} and {numbered(second, counts[second])}"
-        return Exchange(question, f"{seen}, so more {plural(most)}.", (f"so more {plural(most)}",))
+            first, second = counts  # as they come row by row
+        seen = [f"{counted_off(scene, name)}, {numbered(name, counts[name])}" for name in (first, second)]
+        answer = f"{capital(seen[0])}. {capital(seen[1])}, so more {plural(most)}."
+        return Exchange(question, answer, (f"so more {plural(most)}",))
 
     def _words(self, scene: Scene) -> Exchange:
         return Exchange(self.template("words"), f'It says "{spelled(scene.text)}".', (f'"{scene.text}"',))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from hearth.multimodal.views import TOKENS_A_SIDE, Frame, tile_frame, whole_frame
+from hearth.multimodal.views import TOKENS_A_SIDE, Frame
 from training.scenes import Scene, Thing
 from training.world import NUMBERS, PLACES, size_word
 
@@ -32,6 +33,24 @@ BACKGROUND = "background"  # the first word of a token that lies on nothing else
 Words = list[tuple[str, float]]
 
 
+class WordTokens:
+    """Words as tokens inside a sentence, each word tokenized once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: dict[str, list[int]] = {}
+
+    def ids(self, word: str) -> list[int]:
+        if word not in self._ids:
+            self._ids[word] = self._tokenizer.encode(" " + word, add_special_tokens=False).ids
+        return self._ids[word]
+
+    def shares(self, words: Words) -> list[tuple[int, float]]:
+        """Ids of ``words`` and their shares, 1 in all."""
+        total = sum(share for _, share in words)
+        return [(token, share / len(self.ids(word)) / total) for word, share in words for token in self.ids(word)]
+
+
 @dataclass(frozen=True)
 class Part:
     """What of a scene a view shows: its frame, and left, top, right, bottom of the part of its canvas."""
@@ -43,9 +62,12 @@ class Part:
 
 @dataclass
 class Asked:
-    """By visual token: its words and weight; and the characters, (n_tokens, N_SLOTS) indices, 0 for none."""
+    """By visual token: its words and weight, and which thing lies there, None for the background; and the characters,
+    (n_tokens, N_SLOTS) indices, 0 for none.
+    """
 
     words: dict[int, tuple[Words, float]] = field(default_factory=dict)
+    things: dict[int, int | None] = field(default_factory=dict)
     characters: NDArray[np.int64] | None = None
     character_weights: NDArray[np.float32] | None = None
 
@@ -69,20 +91,6 @@ def words_of(scene: Scene, thing: Thing, *, whole: bool = True) -> Words:
     return words
 
 
-def named_by(scene: Scene, side_px: int) -> list[str]:
-    """The name that each visual token of a scene's views is to say, the whole first, then the tiles; "" for none."""
-    names: list[str] = []
-    for make in (whole_frame, tile_frame):
-        frame = make(*scene.image.size, side_px)
-        in_view = [""] * (frame.canvas[0] * frame.canvas[1] * TOKENS_A_SIDE**2 // side_px**2)
-        if scene.kind == "things":
-            asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=make is tile_frame), side_px)
-            for cell, (words, _) in asked.words.items():
-                in_view[cell] = "" if words[0][0] == BACKGROUND else words[0][0]
-        names += in_view
-    return names
-
-
 def ask(scene: Scene, part: Part, side_px: int) -> Asked:
     """What the visual tokens of one view of ``scene`` are to say. Tokens on the padding are not asked."""
     step = side_px / TOKENS_A_SIDE
@@ -96,11 +104,11 @@ def ask(scene: Scene, part: Part, side_px: int) -> Asked:
         y = part.box[1] + (cell // columns + 0.5) * step
         if left <= x < left + width and top <= y < top + height:
             _ask_token(asked, cell, (x, y), scene, boxes, step, whole=not part.tiles)
-    for thing, box in zip(scene.things, boxes, strict=True):
+    for at, (thing, box) in enumerate(zip(scene.things, boxes, strict=True)):
         x, y = (box[0] + box[2]) / 2 - part.box[0], (box[1] + box[3]) / 2 - part.box[1]
         if scene.kind == "things" and 0 <= x < columns * step and 0 <= y < rows * step:
             cell = int(y / step) * columns + int(x / step)
-            asked.words[cell] = (words_of(scene, thing, whole=not part.tiles), 1.0)
+            asked.words[cell], asked.things[cell] = (words_of(scene, thing, whole=not part.tiles), 1.0), at
     if scene.kind in ("words", "sheet", "chart"):
         _ask_characters(asked, scene, part, step, columns, rows)
     return asked
@@ -129,11 +137,13 @@ def _ask_token(
     if far[nearest] < 0.5:
         weight = PHOTOGRAPH_TOKEN_WEIGHT if scene.kind == "photo" else EDGE_TOKEN_WEIGHT
         asked.words[cell] = (words_of(scene, scene.things[nearest], whole=whole), weight)
+        asked.things[cell] = nearest
     elif scene.background and all(
         at[0] + step / 2 < b[0] or at[0] - step / 2 > b[2] or at[1] + step / 2 < b[1] or at[1] - step / 2 > b[3]
         for b in boxes
     ):
         asked.words[cell] = ([(BACKGROUND, 0.5), (scene.background, 1.0)], BACKGROUND_TOKEN_WEIGHT)
+        asked.things[cell] = None
 
 
 def _ask_characters(asked: Asked, scene: Scene, part: Part, step: float, columns: int, rows: int) -> None:

@@ -18,11 +18,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.answers import Examiner
-from training.asking import named_by
 from training.batches import answer_loss, embed, next_token_loss, pack_chats
 from training.dialogues import Composer, PictureChat
 from training.imagined import ImaginedScenes, Imaginer, TokenMaker
-from training.lookup import LAYER, Lookups, lookup_loss, lookups_of, start_with_lookup
+from training.lookup import LAYERS, lookup_losses, lookups_of
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.mixing import moved
 from training.pictures import Material, Painter
@@ -35,7 +34,6 @@ from training.scene_pool import ScenePool
 from training.smalltalk import Talker
 from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
-from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
 PICTURES = 32  # chats a step
 IMAGINED = 24
@@ -118,14 +116,15 @@ class Conversing:
         """Losses of the answers, and of where they look."""
         rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
         in_order = [chats[at] for at in rows.order]
-        said = [[name for scene in chat.scenes for name in named_by(scene, SIDE_PX)] for chat in in_order]
-        lookups = lookups_of([chat.chat for chat in in_order], said, rows, self.tokenizer)
+        drawn = [chat.scenes for chat in in_order]
+        lookups = lookups_of([chat.chat for chat in in_order], drawn, rows, self.tokenizer)
         visual = torch.cat([scenes.visual(scene) for chat in in_order for scene in chat.scenes])
         language, rows = self.network.language, moved(rows, self.device)
-        hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, LAYER)
-        lookups = Lookups(lookups.queries.to(self.device), lookups.wanted.to(self.device))
-        looked = LOOKUP_WEIGHT * lookup_loss(language, entering, rows.positions, lookups)
-        return {kind: answer_loss(language, rows, hidden), f"{kind}, looked up": looked}
+        hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, LAYERS)
+        on_device = (lookups[0].to(self.device), lookups[1].to(self.device))
+        by_name, one_by_one = lookup_losses(language, entering, rows.positions, on_device)
+        looked = {f"{kind}, by name": LOOKUP_WEIGHT * by_name, f"{kind}, one by one": LOOKUP_WEIGHT * one_by_one}
+        return {kind: answer_loss(language, rows, hidden), **looked}
 
 
 def run(
@@ -145,19 +144,8 @@ def run(
     network.vision.requires_grad_(False)
     network.spelling.requires_grad_(False)
     prose = sentences(help_pages(data))
-    if not drawn:
-        start_with_lookup(network.language, attribute_ids(tokenizer))
 
     def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
         return Conversing(network, material, prose, tokenizer, seed + step, device, drawn=drawn).losses
 
     run_stage(plan, network, prepare)
-
-
-def attribute_ids(tokenizer: Tokenizer) -> list[int]:
-    """Tokens of the words that visual tokens say besides names."""
-    words = {word for text in (*PLACES.values(), *SIZES) for word in text.split()} - {"on", "at", "in", "the"}
-    ids = (
-        tokenizer.encode(" " + word, add_special_tokens=False).ids for word in sorted({*words, *COLOURS, *NUMBERS[1:]})
-    )
-    return sorted({token for of_word in ids for token in of_word})

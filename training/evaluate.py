@@ -120,6 +120,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.n < 1:
         parser.error(f"--n is {args.n}, but must be at least 1")
+    for folder in filter(None, (args.pocket, args.against)):
+        if not (folder / "pocket.toml").is_file():
+            parser.error(f"{folder} is not a folder of pocket models: there is no pocket.toml in it")
     board = ExamBoard(args.data)
     rows = measured(args.pocket.resolve(), board, args)
     others = measured(args.against.resolve(), board, args) if args.against else []

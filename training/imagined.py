@@ -8,7 +8,6 @@ and what is left of some real token is added as noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,16 +17,15 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
-from training.asking import BACKGROUND, Part, ask
+from training.asking import BACKGROUND, Part, WordTokens, ask
 from training.language import LanguageModel
-from training.pictures import MAX_COUNT, TEXTURED_SHARE, Painter, Placed, row_by_row
-from training.related import related
-from training.scene_pool import Scenes, encode_scenes
+from training.pictures import TEXTURED_SHARE, Painter, Placed, row_by_row
+from training.scene_pool import FreshScenes, Scenes, encode_scenes
 from training.scenes import Box, Scene, Thing
+from training.view_batches import SIDE_PX
 from training.world import NUMBERS
 
-SIDE_PX = 192
-VIEW_PX = SIDE_PX // 2
+SCENE_PX = 2 * SIDE_PX
 N_WHOLE = TOKENS_A_SIDE**2
 FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd")
 FITTED_SCENES = 480
@@ -45,25 +43,23 @@ class Told:
     kinds: Tensor  # (tokens,): 0 not asked, 1 background, 2 a thing
 
 
-def told_by(scene: Scene, word_ids: Callable[[str], list[int]]) -> Told:
+def told_by(scene: Scene, tokens: WordTokens) -> Told:
     """What is asked of the tokens of a square scene, the whole first, then the tiles.
 
     Numbers are left out, which real tokens say badly: things are to be counted by their places.
     """
     words: list[tuple[int, int]] = []
     shares: list[float] = []
-    frames = whole_frame(SIDE_PX, SIDE_PX, VIEW_PX), tile_frame(SIDE_PX, SIDE_PX, VIEW_PX)
-    kinds = torch.zeros(N_WHOLE + (frames[1].canvas[0] * TOKENS_A_SIDE // VIEW_PX) ** 2, dtype=torch.long)
+    frames = whole_frame(SCENE_PX, SCENE_PX, SIDE_PX), tile_frame(SCENE_PX, SCENE_PX, SIDE_PX)
+    kinds = torch.zeros(N_WHOLE + (frames[1].canvas[0] * TOKENS_A_SIDE // SIDE_PX) ** 2, dtype=torch.long)
     for first, frame in zip((0, N_WHOLE), frames, strict=True):
-        asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=first > 0), VIEW_PX)
+        asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=first > 0), SIDE_PX)
         for cell, (words_there, _) in asked.words.items():
             of_cell = [(word, share) for word, share in words_there if word not in NUMBERS]
             kinds[first + cell] = 1 if of_cell[0][0] == BACKGROUND else 2
-            total = sum(share for _, share in of_cell)
-            for word, share in of_cell:
-                ids = word_ids(word)
-                words += [(first + cell, token) for token in ids]
-                shares += [share / len(ids) / total] * len(ids)
+            for token, share in tokens.shares(of_cell):
+                words.append((first + cell, token))
+                shares.append(share)
     return Told(torch.tensor(words).view(-1, 2), torch.tensor(shares), kinds)
 
 
@@ -72,22 +68,15 @@ class TokenMaker:
 
     def __init__(self, language: LanguageModel, tokenizer: Tokenizer) -> None:
         self._vectors = language.embedding.weight.detach().clone()
-        self._tokenizer = tokenizer
-        self._ids: dict[str, list[int]] = {}
+        self.words = WordTokens(tokenizer)
         self.explained = 0.0
-
-    def word_ids(self, word: str) -> list[int]:
-        """The tokens of ``word`` inside a sentence."""
-        if word not in self._ids:
-            self._ids[word] = self._tokenizer.encode(" " + word, add_special_tokens=False).ids
-        return self._ids[word]
 
     def fit(self, scenes: list[Scene], visual: list[Tensor]) -> None:
         """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd).
 
         A token is the mean token at its place and a linear map of the mean vector of its words (ridge regression).
         """
-        told = [told_by(scene, self.word_ids) for scene in scenes]
+        told = [told_by(scene, self.words) for scene in scenes]
         tokens = torch.stack(visual)
         asked = torch.stack([one.kinds > 0 for one in told])
         said = torch.stack([self._said(one) for one in told])
@@ -131,7 +120,7 @@ class TokenMaker:
 class Imaginer(Painter):
     """Lays scenes out as a painter does, without drawing them: square, with an empty picture that all share."""
 
-    blank = Image.new("1", (SIDE_PX, SIDE_PX))
+    blank = Image.new("1", (SCENE_PX, SCENE_PX))
 
     def _scene(self, placed: list[Placed], background: str, *, plain: bool = False) -> Scene:
         plain = plain or self.rng.random() >= TEXTURED_SHARE
@@ -143,12 +132,12 @@ class Imaginer(Painter):
 
     def _box(self, sprite_size: tuple[int, int], cell: tuple[int, int], size: float) -> Box:
         rng = self.rng
-        scale = size * SIDE_PX / max(sprite_size) * rng.uniform(1.0, 1.15)
+        scale = size * SCENE_PX / max(sprite_size) * rng.uniform(1.0, 1.15)
         box = []
         for at, extent in zip(cell, sprite_size, strict=True):
             drawn = extent * scale
-            centre = ((at + 0.5) / 3 + rng.uniform(-0.2, 0.2) / 3) * SIDE_PX
-            box.append((min(max(centre - drawn / 2, 1), max(1, SIDE_PX - drawn - 1)), drawn))
+            centre = ((at + 0.5) / 3 + rng.uniform(-0.2, 0.2) / 3) * SCENE_PX
+            box.append((min(max(centre - drawn / 2, 1), max(1, SCENE_PX - drawn - 1)), drawn))
         (left, width), (top, height) = box
         return left, top, left + width, top + height
 
@@ -158,19 +147,18 @@ class ImaginedScenes:
 
     def __init__(self, painter: Painter, imaginer: Imaginer, maker: TokenMaker) -> None:
         self.rng = imaginer.rng
-        self._imaginer = imaginer
+        self._layouts = FreshScenes(imaginer)
         self._maker = maker
         self._generator = torch.Generator().manual_seed(self.rng.randrange(2**31))
         self._painter = painter
 
     def fit(self, vision: VisionNetwork, device: torch.device) -> None:
         """Draws and encodes some scenes for the maker to learn from."""
-        side_px = self._painter.side_px
+        drawn = FreshScenes(self._painter)
         scenes: list[Scene] = []
         while len(scenes) < FITTED_SCENES:
-            kind = FITTED_KINDS[len(scenes) % len(FITTED_KINDS)]
-            scene = _draw(self._painter, kind)[0]
-            if scene.image.size == (side_px, side_px):
+            (scene,) = drawn.draw(FITTED_KINDS[len(scenes) % len(FITTED_KINDS)])
+            if scene.image.size == (SCENE_PX, SCENE_PX):
                 scenes.append(scene)
         was_training = vision.training
         vision.eval()
@@ -185,17 +173,8 @@ class ImaginedScenes:
 
     def draw(self, kind: str) -> Scenes:
         """One scene, or the scenes of a group for "related"."""
-        return _draw(self._imaginer, kind)
+        return self._layouts.draw(kind)
 
     def visual(self, scene: Scene) -> Tensor:
         """Visual tokens, shape (n_tokens, n_embd); others with every call."""
-        return self._maker.make(told_by(scene, self._maker.word_ids), self._generator)
-
-
-def _draw(painter: Painter, kind: str) -> Scenes:
-    if kind == "counted":
-        return (painter.counted(painter.rng.randint(2, MAX_COUNT)),)
-    if kind == "related":
-        return related(painter)
-    drawn: Scene = getattr(painter, kind)()
-    return (drawn,)
+        return self._maker.make(told_by(scene, self._maker.words), self._generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -125,12 +126,13 @@ class LanguageModel(nn.Module):
         hidden, _ = self.run(embedded, positions)
         return hidden
 
-    def run(self, embedded: Tensor, positions: Tensor, layer: int = 0) -> tuple[Tensor, Tensor]:
-        """As ``forward``, and what enters ``layer``."""
+    def run(self, embedded: Tensor, positions: Tensor, layers: Sequence[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
+        """As ``forward``, and what enters each of ``layers``."""
         cosines, sines = self._turns(positions)
-        x = entering = embedded
+        x, entering = embedded, {}
         for at, block in enumerate(self.blocks):
-            entering = x if at == layer else entering
+            if at in layers:
+                entering[at] = x
             x = block(x, cosines, sines)
         normed: Tensor = self.norm(x)
         return normed, entering

@@ -51,10 +51,11 @@ def show(rows: list[Row]) -> None:
 def show_differences(rows: list[Row], others: list[Row]) -> None:
     """How many points more or less than in ``others`` the scores of ``rows`` are, of those that are shares."""
     differences = {
-        row.skill: 100 * (row.score - other.score)
-        for row, other in zip(rows, others, strict=True)
-        if not row.unit and row.n > 1
+        row.skill: 100 * (row.score - other.score) for row, other in zip(rows, others, strict=True) if not row.unit
     }
+    if not differences:
+        print("no scores to compare: choose a --skill that is one")
+        return
     for skill, points in differences.items():
         print(f"{skill:42} {points:+7.1f}")
     worst = min(differences, key=differences.__getitem__)

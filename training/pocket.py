@@ -18,6 +18,7 @@ from training import aligning, conversing, mixing, naming, reading
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
+from training.lookup import attribute_ids, start_with_lookup
 from training.loop import StagePlan
 from training.material import load_material
 from training.printing import Printer
@@ -123,6 +124,8 @@ def main() -> None:
     load_stage(recipe.runs / "look.pt", network)
     if "bind" in recipe.stages and pictures:
         seed = recipe.seed + 120_000
+        if recipe.start is None:  # finished files have learnt theirs
+            start_with_lookup(language, attribute_ids(tokenizer))
         conversing.run(recipe.plan("bind", 8e-4), network, pictures, tokenizer, recipe.data, seed, drawn=False)
     load_stage(recipe.runs / "bind.pt", network)
     if "mixed" in recipe.stages and pictures:

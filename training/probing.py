@@ -73,12 +73,14 @@ def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: i
             logits = network.spelling.word_logits(normed, language).log_softmax(-1)
             for view, (scene, _) in enumerate(parts):
                 best = logits[view].amax(0)
-                scores = {n: float(best[batches.word_ids(n)].mean()) for n in batches.names()}
+                scores = {n: float(best[batches.words.ids(n)].mean()) for n in batches.names()}
                 named = max(scores, key=scores.__getitem__) in {thing.name for thing in scene.things}
                 shares[kind].add(torch.tensor([named]))
             for group, (of_kind, words) in GROUPS.items():
                 if of_kind == kind:
-                    shares[group].add(_told(batch, logits, torch.tensor([batches.word_ids(word)[0] for word in words])))
+                    shares[group].add(
+                        _told(batch, logits, torch.tensor([batches.words.ids(word)[0] for word in words]))
+                    )
     return {kind: round(share.value, 3) for kind, share in shares.items()}
 
 

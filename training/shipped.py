@@ -33,15 +33,21 @@ def start_from(folder: Path, runs: Path) -> Tokenizer:
 
 
 def load_shipped(folder: Path, network: PocketNetwork) -> None:
-    """Loads ``vision.safetensors`` and ``language.gguf``. Raises RuntimeError for shapes that do not fit."""
+    """Loads ``vision.safetensors`` and ``language.gguf``. RuntimeError where shapes, ValueError where layers differ."""
     weights = safetensors.torch.load_file(folder / "vision.safetensors")
     network.vision.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in weights.items()})
     load_language(folder / "language.gguf", network.language)
 
 
 def load_language(path: Path, model: LanguageModel) -> None:
-    """Loads a GGUF that ``training.export`` wrote."""
+    """Loads a GGUF that ``training.export`` wrote. ValueError if it has another number of layers than ``model``."""
     found = {tensor.name: _dequantized(tensor) for tensor in gguf.GGUFReader(path).tensors}
+    n_layers = sum(name.endswith(".attn_q.weight") for name in found)
+    if n_layers != model.config.n_layers:
+        raise ValueError(
+            f"{path} has {n_layers} layers, but the recipe's language model has {model.config.n_layers}: name files of "
+            "this recipe by --start, or leave it out to begin from random weights"
+        )
     state = {"embedding.weight": found["token_embd.weight"], "norm.weight": found["output_norm.weight"]}
     for i in range(model.config.n_layers):
         block, layer = f"blocks.{i}", f"blk.{i}"

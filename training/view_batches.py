@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame, canvas_of, places_of, tile_frame, whole_frame
 from training.about_hearth import about_hearth
 from training.answers import counts_of
-from training.asking import N_SLOTS, Asked, Part, ask
+from training.asking import N_SLOTS, Asked, Part, WordTokens, ask
 from training.captions import caption
 from training.chats import special_id
 from training.fonts import Font, fonts
@@ -102,7 +102,7 @@ class ViewBatches:
         self.painter = Painter(material, self.rng, printer, held_out=held_out, side_px=2 * SIDE_PX)
         self.writer = Writer(self.rng, held_out=held_out)
         self.tokenizer = tokenizer
-        self._ids: dict[str, list[int]] = {}
+        self.words = WordTokens(tokenizer)
 
     def stray(self) -> str:
         """A question or sentence that has nothing to do with pictures."""
@@ -190,20 +190,12 @@ class ViewBatches:
         shares: list[float] = []
         for view, of_view in enumerate(asked):
             for cell, (words, weight) in of_view.words.items():
-                total = sum(share for _, share in words)
-                for word, share in words:
-                    ids = self.word_ids(word)
-                    entries += [(len(rows), token) for token in ids]
-                    shares += [share / len(ids) / total] * len(ids)
+                for token, share in self.words.shares(words):
+                    entries.append((len(rows), token))
+                    shares.append(share)
                 rows.append((view, cell))
                 weights.append(weight)
         return torch.tensor(rows), torch.tensor(weights), torch.tensor(entries), torch.tensor(shares)
-
-    def word_ids(self, word: str) -> list[int]:
-        """The tokens of ``word`` inside a sentence."""
-        if word not in self._ids:
-            self._ids[word] = self.tokenizer.encode(" " + word, add_special_tokens=False).ids
-        return self._ids[word]
 
 
 def _whole(scene: Scene) -> Part:

@@ -1,4 +1,4 @@
-"""The head that looks things up: which tokens an answer is about, where they lie in a batch, and what is handed on."""
+"""Two heads that look things up: where their targets lie in a batch, and what they find and hand on."""
 
 from __future__ import annotations
 
@@ -6,39 +6,34 @@ import random
 
 import pytest
 import torch
-from PIL import Image
 from tokenizers import Tokenizer
+from torch import nn
 
 from hearth.multimodal.views import n_tokens
-from training.asking import named_by
-from training.batches import embed, pack_chats
-from training.chats import IMAGE_ID, Chat, Message, encode
+from training.batches import Rows, embed, pack_chats
+from training.chats import IMAGE_ID, Chat, Message
 from training.copying import start_with_copying
-from training.imagined import SIDE_PX, Imaginer
+from training.imagined import SCENE_PX, Imaginer
 from training.language import LanguageConfig, LanguageModel
-from training.lookup import LAYER, lookup_loss, lookups_of, start_with_lookup, subjects
+from training.lookup import LAYERS, Lookups, attribute_ids, lookup_losses, lookups_of, start_with_lookup
 from training.scenes import Scene, Thing
-from training.tokenizer import train_tokenizer
 
-N_SCENE = n_tokens(SIDE_PX, SIDE_PX)
-PICTURE = Imaginer.blank
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_tokenizer(None, seed=1)
+N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
+STAR = Scene(Imaginer.blank, (Thing("star", "red", (0, 1), (8, 72, 56, 120)),), "white")
+CIRCLE = Scene(Imaginer.blank, (Thing("circle", "red", (2, 1), (136, 72, 184, 120)),), "white")
+NAMED = "The {} is on the left."
 
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
     torch.manual_seed(0)
-    language = LanguageModel(LanguageConfig(n_layers=3))
+    language = LanguageModel(LanguageConfig(n_layers=4))
     start_with_copying(language, seed=0)
     return language.eval()
 
 
 def chat(answer: str) -> Chat:
-    return Chat((Message("user", "Where are they?", (PICTURE,)), Message("assistant", answer)), "x")
+    return Chat((Message("user", "Where are they?", (Imaginer.blank,)), Message("assistant", answer)), "x")
 
 
 def word(tokenizer: Tokenizer, text: str) -> int:
@@ -46,34 +41,33 @@ def word(tokenizer: Tokenizer, text: str) -> int:
     return ids[0]
 
 
-def test_a_token_is_about_what_was_named_last(tokenizer: Tokenizer) -> None:
-    asked = chat("There are two stars, and the circle is on the left.")
-    ids, _ = encode(asked, tokenizer)
-    found = [(tokenizer.decode([ids[at]]), name) for at, name in subjects(asked, ["star", "circle"], tokenizer)]
-    assert found[0][1] == "star"
-    assert found[0][0].strip() in ("stars", "s"), "from the end of the name on"
-    about = {text.strip(): name for text, name in found}
-    assert about["left"] == "circle"
-    assert "There" not in about
-    assert subjects(asked, [], tokenizer) == []
+def packed(
+    chats: list[Chat], scenes: list[tuple[Scene, ...]], tokenizer: Tokenizer
+) -> tuple[Rows, tuple[Lookups, Lookups]]:
+    rows = pack_chats(chats, tokenizer, random.Random(1), row_tokens=512)
+    return rows, lookups_of([chats[i] for i in rows.order], [scenes[i] for i in rows.order], rows, tokenizer)
 
 
 def test_lookups_lie_where_the_tokens_of_the_batch_do(tokenizer: Tokenizer) -> None:
-    chats = [chat("The star is on the left."), chat("The circle is red."), chat("It is green.")]
-    said = [["star"] * 3 + [""] * (N_SCENE - 3), [""] * 5 + ["circle"] * (N_SCENE - 5), [""] * N_SCENE]
-    rows = pack_chats(chats, tokenizer, random.Random(1), row_tokens=512)
-    in_order = [chats[i] for i in rows.order]
-    lookups = lookups_of(in_order, [said[i] for i in rows.order], rows, tokenizer)
-    assert torch.allclose(lookups.wanted.sum(1), torch.ones(len(lookups.queries)))
-    spoken = {0: "star", 1: "circle"}
-    for (row, column), wanted in zip(lookups.queries.tolist(), lookups.wanted, strict=True):
-        assert rows.weights[row, column] == 1.0, "a token of an answer"
-        targets = wanted.nonzero().flatten()
-        assert (rows.ids[row, targets] == IMAGE_ID).all()
-        assert targets.max() < column
-        assert len(targets) in (3, N_SCENE - 5)
-    there = {len(wanted.nonzero()) for wanted in lookups.wanted}
-    assert there == {3, N_SCENE - 5}, spoken
+    chats = [chat(NAMED.format("star")), chat("The circle is on the right."), chat("I cannot see that.")]
+    rows, lookups = packed(chats, [(STAR,), (CIRCLE,), (STAR,)], tokenizer)
+    for of_head in lookups:
+        assert torch.allclose(of_head.wanted.sum(1), torch.ones(len(of_head.queries)))
+        for (row, column), wanted in zip(of_head.queries.tolist(), of_head.wanted, strict=True):
+            assert rows.weights[row, column + 1] == 1.0, "what it goes on to say is an answer's"
+            targets = wanted.nonzero().flatten()
+            assert (rows.ids[row, targets] == IMAGE_ID).all()
+            assert targets.max() < column
+    by_name, one = ((of_head.wanted > 0).sum(1).max() for of_head in lookups)
+    assert one < by_name, "one thing is looked up in the whole picture only"
+
+
+def test_where_all_are_counted_the_head_looks_at_its_own_token(tokenizer: Tokenizer) -> None:
+    answer = "Counting the stars: 1 on the left, so there is one."
+    rows, (_, one) = packed([chat(answer)], [(STAR,)], tokenizer)
+    itself = one.wanted[torch.arange(len(one.queries)), one.queries[:, 1]] == 1.0
+    following = [tokenizer.decode([int(rows.ids[row, at + 1])]).strip() for row, at in one.queries[itself].tolist()]
+    assert following == [",", "so"]
 
 
 def test_what_a_later_picture_shows_is_not_looked_up_before_it(tokenizer: Tokenizer, model: LanguageModel) -> None:
@@ -81,53 +75,56 @@ def test_what_a_later_picture_shows_is_not_looked_up_before_it(tokenizer: Tokeni
     both = Chat(
         (Message("user", "Is the star red?"), Message("assistant", "No star is."), *early.messages, *late.messages), "x"
     )
-    rows = pack_chats([both], tokenizer, random.Random(1), row_tokens=512)
-    lookups = lookups_of([both], [["star"] * (2 * N_SCENE)], rows, tokenizer)
-    targets = [int((wanted > 0).sum()) for wanted in lookups.wanted]
-    assert set(targets) == {N_SCENE, 2 * N_SCENE}
-    entering = torch.randn(*rows.ids.shape, model.config.n_embd)
-    assert lookup_loss(model, entering, rows.positions, lookups).isfinite()
+    rows, lookups = packed([both], [(STAR, STAR)], tokenizer)
+    pictures = (rows.ids[0] == IMAGE_ID).nonzero().flatten()
+    for of_head in lookups:
+        for (_, column), wanted in zip(of_head.queries.tolist(), of_head.wanted, strict=True):
+            assert set(wanted.nonzero().flatten().tolist()) <= set(pictures[pictures < column].tolist())
+    entering = {layer: torch.randn(*rows.ids.shape, model.config.n_embd) for layer in LAYERS}
+    assert all(loss.isfinite() and loss > 0 for loss in lookup_losses(model, entering, rows.positions, lookups))
 
 
-def test_a_name_for_every_visual_token_of_any_picture() -> None:
-    thing = Thing("star", "red", (0, 1), (0, 20, 40, 60))
-    for size in ((96, 96), (192, 96), (60, 110)):
-        names = named_by(Scene(Image.new("RGB", size), (thing,), "white"), SIDE_PX // 2)
-        assert len(names) == n_tokens(*size)
-        assert set(names) == {"star", ""}
-    assert set(named_by(Scene(Image.new("RGB", (96, 96)), (), None, "words", (), "hello"), SIDE_PX // 2)) == {""}
+def test_no_lookups_in_chats_that_are_about_nothing_seen(tokenizer: Tokenizer, model: LanguageModel) -> None:
+    rows, lookups = packed(
+        [chat("I cannot see that.")], [(Scene(Imaginer.blank, (), None, "words", (), "hello"),)], tokenizer
+    )
+    assert [len(of_head.queries) for of_head in lookups] == [0, 0]
+    entering = {layer: torch.zeros(*rows.ids.shape, model.config.n_embd) for layer in LAYERS}
+    assert lookup_losses(model, entering, rows.positions, lookups) == [0, 0]
 
 
-def test_no_lookups_in_chats_without_names(tokenizer: Tokenizer, model: LanguageModel) -> None:
-    rows = pack_chats([chat("It is green.")], tokenizer, random.Random(1), row_tokens=512)
-    lookups = lookups_of([chat("It is green.")], [[""] * N_SCENE], rows, tokenizer)
-    assert lookups.queries.shape == (0, 2)
-    entering = torch.zeros(*rows.ids.shape, model.config.n_embd)
-    assert lookup_loss(model, entering, rows.positions, lookups) == 0
-
-
-def test_the_head_finds_the_token_that_says_the_word_before(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    words = [word(tokenizer, one) for one in ("left", "right", "red", "blue")]
-    start_with_lookup(model, words)
+def test_the_heads_find_the_token_that_says_the_word_before(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    start_with_lookup(model, attribute_ids(tokenizer))
+    left, right = (word(tokenizer, one) for one in ("left", "right"))
+    assert {left, right} <= set(attribute_ids(tokenizer))
     star, circle = word(tokenizer, "star"), word(tokenizer, "circle")
     ids = torch.randint(100, 4000, (1, 60), generator=torch.Generator().manual_seed(1))
     ids[0, -2] = star
     with torch.inference_mode():
         embedded = model.embedding(ids).clone()
-        for at, (name, place) in {10: (star, words[0]), 30: (circle, words[1])}.items():
+        for at, (name, place) in {10: (star, left), 30: (circle, right)}.items():
             embedded[0, at] = model.embedding.weight[name] + model.embedding.weight[place]
         positions = torch.arange(60)[None]
-        _, entering = model.run(embedded, positions, LAYER)
-        scores = model.attention_scores(entering, positions, LAYER, 0)[0, -1]
-    assert scores[10] > scores[30]
-    assert scores[10] > scores[:58].median() + 1
+        _, entering = model.run(embedded, positions, LAYERS)
+        for layer in LAYERS:
+            scores = model.attention_scores(entering[layer], positions, layer, 0)[0, -1]
+            assert scores[10] > scores[30]
+            assert scores[10] > scores[:58].median() + 1
 
 
 def test_scores_are_those_of_attention(model: LanguageModel, tokenizer: Tokenizer) -> None:
     rows = pack_chats([chat("It is green.")], tokenizer, random.Random(1), row_tokens=512)
-    with torch.inference_mode():
-        hidden, entering = model.run(embed(model, rows), rows.positions, 1)
-        assert torch.equal(hidden, model(embed(model, rows), rows.positions))
-        scores = model.attention_scores(entering, rows.positions, 1, 0)
-    assert scores[0, 3, 4:].isinf().all()
-    assert scores[0, 3, :4].isfinite().all()
+    block, head_dim = model.layers[1], model.config.n_embd // model.config.n_heads
+    output = block.attention.output
+    try:
+        with torch.inference_mode():
+            hidden, entering = model.run(embed(model, rows), rows.positions, (1,))
+            assert torch.equal(hidden, model(embed(model, rows), rows.positions))
+            scores = model.attention_scores(entering[1], rows.positions, 1, 2)
+            normed = block.attention_norm(entering[1])
+            values = block.attention.qkv(normed)[..., 2 * model.config.n_embd :][..., 2 * head_dim : 3 * head_dim]
+            block.attention.output = nn.Identity()
+            mixed = block.attention(normed, *model._turns(rows.positions))[..., 2 * head_dim : 3 * head_dim]
+        torch.testing.assert_close(scores.softmax(-1) @ values, mixed, atol=1e-4, rtol=1e-4)
+    finally:
+        block.attention.output = output

@@ -42,13 +42,8 @@ from training.scene_pool import FreshScenes, encode_scenes
 from training.scenes import Mark, Scene, Thing
 from training.smalltalk import Talker
 from training.texts import Writer
-from training.tokenizer import N_TOKENS, train_tokenizer
+from training.tokenizer import N_TOKENS
 from training.view_batches import SIDE_PX, ViewBatch
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_tokenizer(None, seed=1)
 
 
 @pytest.fixture(scope="module")

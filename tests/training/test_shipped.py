@@ -13,13 +13,9 @@ from hearth import assets
 from training.aligning import vision_config
 from training.checkpoints import TOKENIZER, new_network
 from training.export import export_all
-from training.shipped import load_shipped, start_from
-from training.tokenizer import N_TOKENS, train_tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_tokenizer(None, seed=1)
+from training.language import LanguageConfig, LanguageModel
+from training.shipped import load_language, load_shipped, start_from
+from training.tokenizer import N_TOKENS
 
 
 def test_exported_weights_come_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -41,6 +37,14 @@ def test_the_models_that_ship_can_be_gone_on_with(tmp_path: Path) -> None:
     copied = Tokenizer.from_file(str(tmp_path / TOKENIZER))
     assert copied.get_vocab() == tokenizer.get_vocab()
     start_from(assets.pocket_dir(), tmp_path)  # a run that is gone on with
+
+
+@pytest.mark.parametrize("n_layers", [2, 8])
+def test_files_of_another_number_of_layers_are_refused(n_layers: int) -> None:
+    tokenizer = Tokenizer.from_file(str(assets.pocket_dir() / TOKENIZER))
+    model = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size(), n_layers=n_layers))
+    with pytest.raises(ValueError, match=f"has 6 layers, but the recipe's language model has {n_layers}: name files"):
+        load_language(assets.pocket_dir() / "language.gguf", model)
 
 
 def test_a_run_with_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:

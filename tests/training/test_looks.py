@@ -1,0 +1,152 @@
+"""What an answer is about, word by word, and what lies under each visual token."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+
+from hearth.multimodal.views import n_tokens
+from training.answers import Examiner
+from training.answers_several import SeveralPictures
+from training.chats import Chat, Message, encode
+from training.imagined import Imaginer
+from training.looks import BACKGROUND, NOTHING, Sight, looks_of, sights, spans
+from training.pictures import Material
+from training.scenes import Scene, Thing
+
+
+def thing(name: str, colour: str, column: int, row: int) -> Thing:
+    return Thing(name, colour, (column, row), (64 * column + 8, 64 * row + 8, 64 * column + 56, 64 * row + 56))
+
+
+def scene(*things: Thing, background: str | None = "white") -> Scene:
+    return Scene(Imaginer.blank, things, background)
+
+
+STARS = scene(thing("star", "red", 1, 0), thing("circle", "blue", 0, 1), thing("star", "red", 2, 1))
+
+
+def read(text: str, *scenes: Scene) -> list[tuple[str, frozenset[tuple[int, int]]]]:
+    """The parts of ``text`` and what each is about, one by one."""
+    return [(text[span.start : span.end], span.about) for span in spans(text, scenes)[1]]
+
+
+def of(*seen: int, picture: int = 0) -> frozenset[tuple[int, int]]:
+    return frozenset((picture, one) for one in seen)
+
+
+def test_things_counted_off_are_looked_at_one_by_one() -> None:
+    assert read("Counting the stars: 1 at the top, 2 on the right, so there are two.", STARS) == [
+        ("Counting the stars", of(0, 2)),
+        (": 1 at the top", of(0)),
+        (", 2 on the right", of(2)),
+        (", ", NOTHING),
+    ]
+
+
+def test_of_two_groups_the_second_follows_the_first() -> None:
+    text = "The stars: 1 at the top, 2 on the right, two stars. The circles: 1 on the left, one circle, so more stars."
+    assert read(text, STARS)[3:] == [
+        (", ", NOTHING),
+        (". The circles", of(1)),
+        (": 1 on the left", of(1)),
+        (", ", NOTHING),
+    ]
+
+
+def test_every_thing_is_looked_at_before_its_name_and_after_it() -> None:
+    two = scene(thing("star", "red", 0, 1), thing("heart", "blue", 2, 1))
+    assert read("The star is small and the heart is very large, so the heart is bigger.", two) == [
+        ("The star", of(0)),
+        (" is small", of(0)),
+        (" and the heart", of(1)),
+        (" is very large", of(1)),
+    ]
+    assert read("The heart is above the star.", two)[:3] == [
+        ("The heart", of(1)),
+        (" is above ", of(1)),
+        ("the star", of(0)),
+    ]
+
+
+def test_each_of_several_pictures_shows_its_own() -> None:
+    pictures = scene(thing("star", "red", 0, 1), background="grey"), scene(thing("star", "blue", 2, 1))
+    found = read("A red star on grey and a blue star on white: both show a star.", *pictures)
+    about = dict(found[::-1])
+    assert about["A red star"] == of(0)
+    assert about[" on grey"] == of(BACKGROUND)
+    assert about[" and a blue star"] == of(0, picture=1)
+    assert about[" on white"] == of(BACKGROUND, picture=1)
+    assert not any("both" in text for text, _ in found)
+
+
+def test_ordinals_say_which_picture() -> None:
+    pictures = scene(thing("star", "red", 0, 1)), scene(thing("star", "blue", 2, 1))
+    assert read("The second picture shows a star.", *pictures)[0] == (
+        "The second picture shows a star",
+        of(0, picture=1),
+    )
+
+
+def test_without_a_name_it_is_about_the_one_thing_or_its_ground() -> None:
+    alone = scene(thing("star", "red", 0, 1))
+    assert read("It is red.", alone) == [("It is red.", of(0))]
+    assert read("The background is white.", alone) == [("The background is white.", of(BACKGROUND))]
+    assert read("It is red.", STARS) == []
+    assert read("I cannot see that.", Scene(Imaginer.blank, (), None, "words", (), "hello")) == []
+
+
+def test_by_name_a_token_is_about_all_that_bear_the_name_said_last() -> None:
+    text = "There are two stars, and the circle is on the left."
+    named = [(text[span.start : span.end], span.about) for span in spans(text, (STARS,))[0]]
+    assert named == [(" is on the left.", of(1))], "a number's name is none that is looked up"
+
+
+@pytest.mark.parametrize("kind", ["counted", "groups", "crowd", "pair", "single"])
+def test_counting_ends_where_nothing_is_left(kind: str) -> None:
+    painter = Imaginer(Material((), {}), random.Random(3))
+    examiner = Examiner(random.Random(5))
+    counted = 0
+    for _ in range(30):
+        drawn = painter.counted(4) if kind == "counted" else getattr(painter, kind)()
+        if "count" in examiner.skills(drawn):
+            exchange = examiner.ask(drawn, "count")
+            one = spans(exchange.answer, (drawn,))[1]
+            assert one[-1].about == NOTHING
+            number = sum(span.about != NOTHING for span in one) - 1
+            assert f" {number} " in exchange.answer
+            assert f" {number + 1} " not in exchange.answer
+            counted += 1
+    assert counted > 10
+
+
+def test_looks_lie_at_the_tokens_that_go_on_to_say_it(tokenizer: Tokenizer) -> None:
+    answer = "Counting the stars: 1 at the top, 2 on the right, so there are two."
+    chat = Chat((Message("user", "How many stars?", (STARS.image,)), Message("assistant", answer)), "count")
+    ids, learnt = encode(chat, tokenizer)
+    looks = list(looks_of(chat, (STARS,), tokenizer))
+    assert looks[0].token == learnt.index(True) - 1, "the role's token goes on to say the first word"
+    going_on = {tokenizer.decode([ids[look.token + 1]]).strip(): look.one for look in looks}
+    assert going_on["top"] == of(0)
+    assert going_on["right"] == of(2)
+    assert going_on["so"] == NOTHING
+
+
+def test_a_sight_for_every_visual_token_of_any_picture() -> None:
+    star = Thing("star", "red", (0, 1), (0, 20, 40, 60))
+    for size in ((96, 96), (192, 96), (60, 110)):
+        under = sights(Scene(Image.new("RGB", size), (star,), "white"), 3)
+        assert len(under) == n_tokens(*size)
+        assert {one.seen for one in under if one} == {(3, 0), (3, BACKGROUND)}
+        assert Sight((3, 0), whole=True) in under
+    assert set(sights(Scene(Image.new("RGB", (96, 96)), (), None, "words", (), "hello"), 0)) == {None}
+
+
+def test_what_two_pictures_share_is_concluded_without_looking() -> None:
+    pictures = scene(thing("star", "red", 0, 1), background="grey"), scene(thing("heart", "red", 2, 1))
+    exchange = SeveralPictures(Examiner(random.Random(1))).ask(pictures, "common")
+    seen = [text for text, _ in read(exchange.answer, *pictures)]
+    assert not any("both" in text for text in seen)
