@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
@@ -95,7 +96,7 @@ class _Drawing:
         width, height = self.canvas.size
         slot = (self.right - self.left) / len(self.bars)
         filled = slot * self.rng.uniform(0.5, 0.8)
-        things = []
+        things, bars = [], []
         for i, bar in enumerate(self.bars):
             x = self.left + (i + 0.5) * slot
             box = (x - filled / 2, self._y(bar.value), x + filled / 2, self.low)
@@ -108,7 +109,10 @@ class _Drawing:
                 text = str(bar.value)
                 over = self.printer.fitted(text, slot * 0.8, height * 0.075, self.font)
                 above = box[1] - over.height - height * 0.015
+                bars.append(replace(bar, first_mark=len(self.marks)))
                 self.marks += self.printer.draw(self.canvas, over, x - over.width / 2, above, (30, 30, 34))
+            else:
+                bars.append(bar)
             things.append(Thing("bar", bar.colour, (min(2, int(3 * x / width)), 2), box))
         self.pen.line((self.left, self.low, self.right, self.low), fill=(70, 70, 74))
-        return Scene(self.canvas, tuple(things), None, "chart", tuple(self.marks), "", self.bars)
+        return Scene(self.canvas, tuple(things), None, "chart", tuple(self.marks), "", tuple(bars))

@@ -41,16 +41,24 @@ class Chat:
     expected: tuple[str, ...] = ()
 
 
-def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of ``text``; what is marked to be spelled becomes one token a character."""
-    ids: list[int] = []
+def text_tokens(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Ids of ``text``, each with where it ends in the text without marks. What is marked to be spelled becomes one
+    token a character.
+    """
+    found: list[tuple[int, int]] = []
+    start = 0
     for part in text.split(SPELL_OPEN):
         spelled, closed, rest = part.partition(SPELL_CLOSE)
-        if closed:
-            for character in spelled:
-                ids += tokenizer.encode(character, add_special_tokens=False).ids
-        ids += tokenizer.encode(rest if closed else part, add_special_tokens=False).ids
-    return ids
+        for piece in (*spelled, rest) if closed else (part,):
+            encoded = tokenizer.encode(piece, add_special_tokens=False)
+            found += [(token, start + end) for token, (_, end) in zip(encoded.ids, encoded.offsets, strict=True)]
+            start += len(piece)
+    return found
+
+
+def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Token ids of ``text``, see ``text_tokens``."""
+    return [token for token, _ in text_tokens(text, tokenizer)]
 
 
 def encode(chat: Chat, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:

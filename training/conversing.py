@@ -40,7 +40,7 @@ IMAGINED = 24
 LOOKUP_WEIGHT = 0.2
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
-TEXTS = {1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
+TEXTS = {0: "grounded", 1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
 IMAGINED_TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums"}  # beside scenes that are all imagined
 TALKS_PER_STEP = 40
 SUMS_PER_STEP = 64
@@ -121,9 +121,9 @@ class Conversing:
         visual = torch.cat([scenes.visual(scene) for chat in in_order for scene in chat.scenes])
         language, rows = self.network.language, moved(rows, self.device)
         hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, LAYERS)
-        on_device = (lookups[0].to(self.device), lookups[1].to(self.device))
-        by_name, one_by_one = lookup_losses(language, entering, rows.positions, on_device)
-        looked = {f"{kind}, by name": LOOKUP_WEIGHT * by_name, f"{kind}, one by one": LOOKUP_WEIGHT * one_by_one}
+        on_device = {name: of_head.to(self.device) for name, of_head in lookups.items()}
+        missed = lookup_losses(language, entering, rows.positions, on_device)
+        looked = {f"{kind}, {name}": LOOKUP_WEIGHT * loss for name, loss in missed.items()}
         return {kind: answer_loss(language, rows, hidden), **looked}
 
 

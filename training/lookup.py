@@ -1,11 +1,12 @@
-"""Two heads that look things up: from an answer to the visual tokens that it is about, handing on what they say.
+"""Three heads that look things up: two from an answer to the visual tokens that it is about, handing on what they say.
 
 An answer like "The melon is on the left" needs the place that the tokens over the melon say, and no other. From answers
 alone the language model did not find out how in tens of thousands of questions: of two things, left or right stayed a
 guess. As the copy circuit (``training.copying``) the heads are therefore given: they look for what the token before
 says, and hand on words of place, colour, size and number. And they are told where to look (``training.looks``): the
 first at all that bears the name, the second at the one thing that an answer is at, be it the third of five dice or,
-when all are counted, none.
+when all are counted, none. A third looks whether a word has been said before, in the question or further ahead in the
+answer, and at itself if not: that is what "so yes" and "so no" follow from.
 """
 
 from __future__ import annotations
@@ -20,13 +21,26 @@ from training.batches import Rows
 from training.chats import IMAGE_ID, Chat
 from training.copying import N_CODE, SLOW_PAIRS
 from training.language import LanguageModel
-from training.looks import NOTHING, Look, Sight, looks_of, sights
+from training.looks import Look, looks_of
 from training.scenes import Scene
+from training.sights import MARKS, NOTHING, Sight, sights
 from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
-LAYERS, HEAD = (2, 3), 0  # of the head that looks for names, of the one that looks for one thing
 MATCHING = 2.0
-HANDED_ON = (1.0, 0.5)
+SAID_MATCHING = 6.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """An attention head, and how much of what it looks at it hands on at first; None leaves that as it is."""
+
+    layer: int
+    index: int
+    handed_on: float | None
+
+
+HEADS = {"by name": Head(2, 0, 1.0), "one by one": Head(3, 0, 0.5), "said before": Head(2, 1, None)}
+LAYERS = tuple(sorted({head.layer for head in HEADS.values()}))
 
 
 @dataclass(frozen=True)
@@ -53,25 +67,40 @@ def attribute_ids(tokenizer: Tokenizer) -> list[int]:
 
 @torch.no_grad()
 def start_with_lookup(model: LanguageModel, words: list[int]) -> None:
-    """Overwrites two heads of ``model``, which has its copy circuit and its word vectors; ``words`` are handed on."""
-    config = model.config
-    head_dim = config.n_embd // config.n_heads
-    query, key, value = (
-        slice(at * config.n_embd + HEAD * head_dim, at * config.n_embd + (HEAD + 1) * head_dim) for at in range(3)
-    )
+    """Overwrites heads of ``model``, which has its copy circuit and its word vectors; ``words`` are handed on."""
+    basis = torch.linalg.svd(model.embedding.weight[words], full_matrices=False).Vh
     code = _code_of_previous(model)
+    noted = torch.eye(model.config.n_embd)[-N_CODE:]
+    for head in HEADS.values():
+        if head.handed_on is None:
+            start_matching(model, head, code, code, SAID_MATCHING)
+        else:
+            start_matching(model, head, noted, code, MATCHING)
+            _hand_on(model, head, basis, head.handed_on)
+
+
+@torch.no_grad()
+def start_matching(model: LanguageModel, head: Head, asked: Tensor, found: Tensor, gain: float) -> None:
+    """Lets ``head`` look from tokens to those before which say by ``found`` what they say by ``asked``, (n, n_embd)."""
+    head_dim = model.config.n_embd // model.config.n_heads
     slow = slice(head_dim - 2 * SLOW_PAIRS, head_dim)
-    basis = torch.linalg.svd(model.embedding.weight[words], full_matrices=False).Vh[:head_dim]
-    columns = slice(HEAD * head_dim, HEAD * head_dim + len(basis))
-    for layer, handed_on in zip(LAYERS, HANDED_ON, strict=True):
-        attention = model.layers[layer].attention
-        weight = attention.qkv.weight
-        weight[query], weight[key], weight[value] = 0.0, 0.0, 0.0
-        weight[query][slow] = MATCHING**0.5 * torch.eye(config.n_embd)[-N_CODE:][: 2 * SLOW_PAIRS]
-        weight[key][slow] = MATCHING**0.5 * code[: 2 * SLOW_PAIRS]
-        weight[value][: len(basis)] = basis
-        attention.output.weight[:, HEAD * head_dim : (HEAD + 1) * head_dim] = 0.0
-        attention.output.weight[:, columns] = handed_on * basis.T
+    weight = model.layers[head.layer].attention.qkv.weight
+    for part, rows in enumerate((asked, found)):
+        start = part * model.config.n_embd + head.index * head_dim
+        weight[start : start + head_dim] = 0.0
+        weight[start : start + head_dim][slow] = gain**0.5 * rows[: 2 * SLOW_PAIRS]
+
+
+def _hand_on(model: LanguageModel, head: Head, basis: Tensor, share: float) -> None:
+    head_dim = model.config.n_embd // model.config.n_heads
+    attention = model.layers[head.layer].attention
+    start = head.index * head_dim
+    value = attention.qkv.weight[2 * model.config.n_embd + start :][:head_dim]
+    handed = basis[:head_dim]
+    value[:] = 0.0
+    value[: len(handed)] = handed
+    attention.output.weight[:, start : start + head_dim] = 0.0
+    attention.output.weight[:, start : start + len(handed)] = share * handed.T
 
 
 def _code_of_previous(model: LanguageModel) -> Tensor:
@@ -87,11 +116,11 @@ def _code_of_previous(model: LanguageModel) -> Tensor:
 
 def lookups_of(
     chats: list[Chat], scenes: list[tuple[Scene, ...]], rows: Rows, tokenizer: Tokenizer
-) -> tuple[Lookups, Lookups]:
-    """For each of the two heads; ``chats`` and the ``scenes`` of their pictures are in the order of ``rows``."""
+) -> dict[str, Lookups]:
+    """For each of ``HEADS``; ``chats`` and the ``scenes`` of their pictures are in the order of ``rows``."""
     length = rows.ids.shape[1]
-    queries: tuple[list[tuple[int, int]], ...] = ([], [])
-    wanted: tuple[list[Tensor], ...] = ([], [])
+    queries: dict[str, list[tuple[int, int]]] = {name: [] for name in HEADS}
+    wanted: dict[str, list[Tensor]] = {name: [] for name in HEADS}
     for chat, drawn, (row, start) in zip(chats, scenes, rows.starts, strict=True):
         under = [sight for picture, scene in enumerate(drawn) for sight in sights(scene, picture)]
         columns = start + (rows.ids[row, start + 1 :] == IMAGE_ID).nonzero().flatten()[: len(under)] + 1
@@ -101,42 +130,49 @@ def lookups_of(
                 at.setdefault(sight, []).append(column)
         for look in looks_of(chat, drawn, tokenizer):
             here = start + look.token
-            for head, targets in enumerate(_targets(look, at, here)):
-                before = [column for column in targets if column <= here]  # a later picture may show the same
-                if before:
+            for name, targets in zip(HEADS, _targets(look, at, start), strict=True):
+                ahead = [column for column in targets if column <= here]  # a later picture may show the same
+                if ahead:
                     share = torch.zeros(length)
-                    share[before] = 1 / len(before)
-                    queries[head].append((row, here))
-                    wanted[head].append(share)
-    first, second = (
-        Lookups(torch.tensor(q, dtype=torch.long).view(-1, 2), torch.stack(w) if w else torch.zeros(0, length))
-        for q, w in zip(queries, wanted, strict=True)
-    )
-    return first, second
+                    share[ahead] = 1 / len(ahead)
+                    queries[name].append((row, here))
+                    wanted[name].append(share)
+    return {
+        name: Lookups(
+            torch.tensor(queries[name], dtype=torch.long).view(-1, 2),
+            torch.stack(wanted[name]) if wanted[name] else torch.zeros(0, length),
+        )
+        for name in HEADS
+    }
 
 
-def _targets(look: Look, at: dict[Sight, list[int]], here: int) -> tuple[list[int], list[int]]:
-    """Columns for the head that looks for names, and for the one that looks for one thing, which prefers the view of
-    the whole picture: only its tokens say number and size.
+def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[int], list[int], list[int]]:
+    """Columns to look at: for the head that looks for names; for the one that looks for one thing, in the view of the
+    whole picture, whose tokens alone say number and size, or for a character in its tiles; for what was said before.
     """
     named = [column for sight, columns in at.items() if sight.seen in look.named for column in columns]
-    if look.one == NOTHING:
-        return named, [here]
-    one = [column for sight, columns in at.items() if sight.whole and sight.seen in look.one for column in columns]
-    return named, one
+    one = [
+        column
+        for sight, columns in at.items()
+        if sight.seen in look.one and (sight.whole or sight.seen[1] >= MARKS)
+        for column in columns
+    ]
+    itself = [start + look.token]
+    before = [start + place for place in look.before or ()]
+    return named, itself if look.one == NOTHING else one, before or (itself if look.before is not None else [])
 
 
 def lookup_losses(
-    model: LanguageModel, entering: dict[int, Tensor], positions: Tensor, lookups: tuple[Lookups, Lookups]
-) -> list[Tensor]:
-    """For each head the mean cross-entropy of where it looks, 0 if it need not; ``entering`` (batch, length, n_embd) is
-    what enters each of ``LAYERS``.
+    model: LanguageModel, entering: dict[int, Tensor], positions: Tensor, lookups: dict[str, Lookups]
+) -> dict[str, Tensor]:
+    """For each of ``HEADS`` the mean cross-entropy of where it looks, 0 if it need not; ``entering`` (batch, length,
+    n_embd) is what enters each of ``LAYERS``.
     """
-    losses: list[Tensor] = []
-    for layer, of_head in zip(LAYERS, lookups, strict=True):
-        scores = model.attention_scores(entering[layer], positions, layer, HEAD)
-        rows, columns = of_head.queries.T
+    losses: dict[str, Tensor] = {}
+    for name, head in HEADS.items():
+        scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)
+        rows, columns = lookups[name].queries.T
         logs = scores[rows, columns].log_softmax(-1)
-        missed = -(of_head.wanted * logs.masked_fill(of_head.wanted == 0, 0.0)).sum()
-        losses.append(missed / max(1, len(rows)))
+        missed = -(lookups[name].wanted * logs.masked_fill(lookups[name].wanted == 0, 0.0)).sum()
+        losses[name] = missed / max(1, len(rows))
     return losses

@@ -49,11 +49,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a chart: what is written under it, its colour and its height on the axis."""
+    """One bar of a chart: what is written under it, its colour and its height on the axis.
+
+    ``first_mark`` is that of its value among the marks of the scene, None if it is not printed.
+    """
 
     label: str
     colour: str
     value: int
+    first_mark: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,14 @@ from hearth.multimodal.views import n_tokens
 from training.answers import Examiner
 from training.answers_several import SeveralPictures
 from training.chats import Chat, Message, encode
+from training.fonts import fonts
 from training.imagined import Imaginer
-from training.looks import BACKGROUND, NOTHING, Sight, looks_of, sights, spans
-from training.pictures import Material
+from training.looks import looks_of
+from training.pictures import Material, Painter
+from training.printing import Printer
 from training.scenes import Scene, Thing
+from training.sights import BACKGROUND, NOTHING, Sight, marks_of, sights
+from training.spans import spans
 
 
 def thing(name: str, colour: str, column: int, row: int) -> Thing:
@@ -129,7 +133,7 @@ def test_looks_lie_at_the_tokens_that_go_on_to_say_it(tokenizer: Tokenizer) -> N
     ids, learnt = encode(chat, tokenizer)
     looks = list(looks_of(chat, (STARS,), tokenizer))
     assert looks[0].token == learnt.index(True) - 1, "the role's token goes on to say the first word"
-    going_on = {tokenizer.decode([ids[look.token + 1]]).strip(): look.one for look in looks}
+    going_on = {tokenizer.decode([ids[look.token + 1]]).strip(): look.one for look in looks if look.one}
     assert going_on["top"] == of(0)
     assert going_on["right"] == of(2)
     assert going_on["so"] == NOTHING
@@ -150,3 +154,73 @@ def test_what_two_pictures_share_is_concluded_without_looking() -> None:
     exchange = SeveralPictures(Examiner(random.Random(1))).ask(pictures, "common")
     seen = [text for text, _ in read(exchange.answer, *pictures)]
     assert not any("both" in text for text in seen)
+
+
+def test_what_was_said_before_is_found_whether_one_or_many(tokenizer: Tokenizer) -> None:
+    answer = "Counting the stars: 1 at the top, two stars, so no."
+    question = Message("user", "There are three stars. Right?", (STARS.image,))
+    chat = Chat(
+        (Message("user", "Are there two hearts?"), Message("assistant", "No."), question, Message("assistant", answer)),
+        "x",
+    )
+    ids, _ = encode(chat, tokenizer)
+    before = {
+        tokenizer.decode(ids[look.token - 1 : look.token + 1]).strip(): look.before
+        for look in looks_of(chat, (STARS,), tokenizer)
+        if look.before is not None
+    }
+    said = {
+        word: places for text, places in before.items() for word in ("two", "stars", "top") if word in text.split()[-1]
+    }
+    assert said["two"] == (), "asked for in another question"
+    assert said["top"] == ()
+    assert len(said["stars"]) == 2, "in the question, and ahead in the answer"
+    assert all("star" in tokenizer.decode([ids[place - 1], ids[place]]) for place in said["stars"])
+
+
+def test_the_colour_of_a_ground_is_another_word_than_that_of_a_thing(tokenizer: Tokenizer) -> None:
+    pictures = (
+        scene(thing("star", "red", 0, 1), background="grey"),
+        scene(thing("heart", "grey", 2, 1), background="red"),
+    )
+    answer = "A red star on grey and a grey heart on red: they have nothing in common."
+    asked = Message("user", "What do they share?", tuple(one.image for one in pictures))
+    looks = looks_of(Chat((asked, Message("assistant", answer)), "common"), pictures, tokenizer)
+    assert [look.before for look in looks if look.before is not None] == [()] * 6
+
+
+def test_letters_are_looked_at_one_by_one(tokenizer: Tokenizer) -> None:
+    rng = random.Random(4)
+    painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=True), side_px=192)
+    for _ in range(8):
+        drawn = painter.words()
+        answer = Examiner(rng).ask(drawn, "words").answer
+        seen = [next(iter(span.about)) for span in spans(answer, (drawn,))[1]]
+        assert seen == marks_of(drawn, 0)
+        assert {sight.seen for sight in sights(drawn, 0) if sight} == set(seen)
+        chat = Chat((Message("user", "Read it.", (drawn.image,)), Message("assistant", answer)), "words")
+        ids, _ = encode(chat, tokenizer)
+        read = "".join(
+            tokenizer.decode([ids[look.token + 1]]) for look in looks_of(chat, (drawn,), tokenizer) if look.one
+        )
+        assert read == "".join(mark.character for mark in drawn.marks)
+
+
+def test_a_bar_s_value_is_looked_at_where_it_is_printed() -> None:
+    rng = random.Random(4)
+    painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=True), side_px=192)
+    printed = 0
+    for _ in range(12):
+        drawn = painter.chart()
+        exchange = Examiner(rng).ask(drawn, "chart")
+        found = spans(exchange.answer, (drawn,))[1]
+        bar = next(bar for bar in drawn.bars if f"for {bar.label} is" in exchange.answer)
+        if bar.first_mark is None:
+            assert found == []
+            continue
+        printed += 1
+        value = drawn.marks[bar.first_mark : bar.first_mark + len(str(bar.value))]
+        assert "".join(mark.character for mark in value) == str(bar.value)
+        assert exchange.answer[found[0].start :].startswith(" is ")
+        assert len(found) == 1 + len(value)
+    assert printed

@@ -1,4 +1,4 @@
-"""Two heads that look things up: where their targets lie in a batch, and what they find and hand on."""
+"""Heads that look things up: where their targets lie in a batch, and what they find and hand on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.chats import IMAGE_ID, Chat, Message
 from training.copying import start_with_copying
 from training.imagined import SCENE_PX, Imaginer
 from training.language import LanguageConfig, LanguageModel
-from training.lookup import LAYERS, Lookups, attribute_ids, lookup_losses, lookups_of, start_with_lookup
+from training.lookup import HEADS, LAYERS, Lookups, attribute_ids, lookup_losses, lookups_of, start_with_lookup
 from training.scenes import Scene, Thing
 
 N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
@@ -41,9 +41,7 @@ def word(tokenizer: Tokenizer, text: str) -> int:
     return ids[0]
 
 
-def packed(
-    chats: list[Chat], scenes: list[tuple[Scene, ...]], tokenizer: Tokenizer
-) -> tuple[Rows, tuple[Lookups, Lookups]]:
+def packed(chats: list[Chat], scenes: list[tuple[Scene, ...]], tokenizer: Tokenizer) -> tuple[Rows, dict[str, Lookups]]:
     rows = pack_chats(chats, tokenizer, random.Random(1), row_tokens=512)
     return rows, lookups_of([chats[i] for i in rows.order], [scenes[i] for i in rows.order], rows, tokenizer)
 
@@ -51,20 +49,22 @@ def packed(
 def test_lookups_lie_where_the_tokens_of_the_batch_do(tokenizer: Tokenizer) -> None:
     chats = [chat(NAMED.format("star")), chat("The circle is on the right."), chat("I cannot see that.")]
     rows, lookups = packed(chats, [(STAR,), (CIRCLE,), (STAR,)], tokenizer)
-    for of_head in lookups:
+    seeing = [lookups["by name"], lookups["one by one"]]
+    for of_head in seeing:
         assert torch.allclose(of_head.wanted.sum(1), torch.ones(len(of_head.queries)))
         for (row, column), wanted in zip(of_head.queries.tolist(), of_head.wanted, strict=True):
             assert rows.weights[row, column + 1] == 1.0, "what it goes on to say is an answer's"
             targets = wanted.nonzero().flatten()
             assert (rows.ids[row, targets] == IMAGE_ID).all()
             assert targets.max() < column
-    by_name, one = ((of_head.wanted > 0).sum(1).max() for of_head in lookups)
+    by_name, one = ((of_head.wanted > 0).sum(1).max() for of_head in seeing)
     assert one < by_name, "one thing is looked up in the whole picture only"
 
 
 def test_where_all_are_counted_the_head_looks_at_its_own_token(tokenizer: Tokenizer) -> None:
     answer = "Counting the stars: 1 on the left, so there is one."
-    rows, (_, one) = packed([chat(answer)], [(STAR,)], tokenizer)
+    rows, lookups = packed([chat(answer)], [(STAR,)], tokenizer)
+    one = lookups["one by one"]
     itself = one.wanted[torch.arange(len(one.queries)), one.queries[:, 1]] == 1.0
     following = [tokenizer.decode([int(rows.ids[row, at + 1])]).strip() for row, at in one.queries[itself].tolist()]
     assert following == [",", "so"]
@@ -77,20 +77,22 @@ def test_what_a_later_picture_shows_is_not_looked_up_before_it(tokenizer: Tokeni
     )
     rows, lookups = packed([both], [(STAR, STAR)], tokenizer)
     pictures = (rows.ids[0] == IMAGE_ID).nonzero().flatten()
-    for of_head in lookups:
+    for of_head in (lookups["by name"], lookups["one by one"]):
         for (_, column), wanted in zip(of_head.queries.tolist(), of_head.wanted, strict=True):
             assert set(wanted.nonzero().flatten().tolist()) <= set(pictures[pictures < column].tolist())
     entering = {layer: torch.randn(*rows.ids.shape, model.config.n_embd) for layer in LAYERS}
-    assert all(loss.isfinite() and loss > 0 for loss in lookup_losses(model, entering, rows.positions, lookups))
+    assert all(
+        loss.isfinite() and loss > 0 for loss in lookup_losses(model, entering, rows.positions, lookups).values()
+    )
 
 
 def test_no_lookups_in_chats_that_are_about_nothing_seen(tokenizer: Tokenizer, model: LanguageModel) -> None:
     rows, lookups = packed(
         [chat("I cannot see that.")], [(Scene(Imaginer.blank, (), None, "words", (), "hello"),)], tokenizer
     )
-    assert [len(of_head.queries) for of_head in lookups] == [0, 0]
+    assert [len(of_head.queries) for of_head in lookups.values()] == [0, 0, 0]
     entering = {layer: torch.zeros(*rows.ids.shape, model.config.n_embd) for layer in LAYERS}
-    assert lookup_losses(model, entering, rows.positions, lookups) == [0, 0]
+    assert all(loss == 0 for loss in lookup_losses(model, entering, rows.positions, lookups).values())
 
 
 def test_the_heads_find_the_token_that_says_the_word_before(model: LanguageModel, tokenizer: Tokenizer) -> None:
@@ -106,10 +108,23 @@ def test_the_heads_find_the_token_that_says_the_word_before(model: LanguageModel
             embedded[0, at] = model.embedding.weight[name] + model.embedding.weight[place]
         positions = torch.arange(60)[None]
         _, entering = model.run(embedded, positions, LAYERS)
-        for layer in LAYERS:
-            scores = model.attention_scores(entering[layer], positions, layer, 0)[0, -1]
+        for name in ("by name", "one by one"):
+            head = HEADS[name]
+            scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
             assert scores[10] > scores[30]
             assert scores[10] > scores[:58].median() + 1
+
+
+def test_a_head_finds_where_a_word_was_said_before(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    start_with_lookup(model, attribute_ids(tokenizer))
+    ids = torch.randint(100, 4000, (1, 60), generator=torch.Generator().manual_seed(1))
+    ids[0, 12] = ids[0, -1] = word(tokenizer, "star")
+    head, positions = HEADS["said before"], torch.arange(60)[None]
+    with torch.inference_mode():
+        _, entering = model.run(model.embedding(ids), positions, LAYERS)
+        scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
+    assert scores[12] >= scores[:59].quantile(0.9)
+    assert scores.argmax() == 59
 
 
 def test_scores_are_those_of_attention(model: LanguageModel, tokenizer: Tokenizer) -> None:
