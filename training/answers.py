@@ -280,10 +280,9 @@ class Examiner:
         whole = scene.image.width * scene.image.height
         sizes = [size_word(thing.area / whole) for thing in (first, second)]
         conclusion = f"{the_is(right.name).replace('The', 'the', 1)} {word}"
-        if sizes[0] == sizes[1]:
-            return Exchange(question, f"Both are {sizes[0]}, but {conclusion}.", (conclusion,))
-        seen = [f"{the_is(thing.name)} {size}" for thing, size in zip((first, second), sizes, strict=True)]
-        return Exchange(question, f"{seen[0]} and {seen[1].replace('The', 'the', 1)}, so {conclusion}.", (conclusion,))
+        seen = " and ".join(with_colour(thing.name, size) for thing, size in zip((first, second), sizes, strict=True))
+        link = "but" if sizes[0] == sizes[1] else "so"
+        return Exchange(question, f"{capital(seen)}, {link} {conclusion}.", (conclusion,))
 
     def _more(self, scene: Scene) -> Exchange:
         counts = counts_of(scene)

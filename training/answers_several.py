@@ -70,8 +70,8 @@ class SeveralPictures:
         asked = self.examiner.other(*names) if absent else names[index]
         verdict = "so it is none of them" if absent else f"so it is the {NTH[index]} picture"
         question = fill(self._template("which_picture", scenes), "", other=asked)
-        seen = listed([with_article(name) for name in names])
-        return Exchange(question, f"They show {seen}, {verdict}.", (verdict,))
+        seen = listed([f"{with_article(name)} in the {nth}" for name, nth in zip(names, NTH, strict=False)])
+        return Exchange(question, f"{capital(seen)} picture, {verdict}.", (verdict,))
 
     def _common(self, scenes: tuple[Scene, ...]) -> Exchange:
         question = self._template("common", scenes)

@@ -18,7 +18,7 @@ from training.chats import Chat, text_tokens
 from training.exchanges import plain
 from training.scenes import Scene
 from training.sights import Seen
-from training.spans import spans
+from training.spans import conclusion, spans
 from training.vocabulary import plural
 from training.world import COLOURS, NAMES_DRAWN, NUMBERS, SHAPES
 
@@ -32,13 +32,14 @@ WORD = re.compile(r"(?P<ground> on (?:an? )?)?\b(?P<word>[\w'-]+)")
 class Look:
     """``token`` is a place in a chat; what it goes on to say is about all things ``named``, and about ``one`` (or more
     that cannot be told apart), ``NOTHING`` where all have been counted. The word that it ends was said at the places
-    ``before``, None if it is none that tells anything.
+    ``before``, None if it is none that tells anything. What it concludes was said at the place ``reason``.
     """
 
     token: int
     named: frozenset[Seen] = frozenset()
     one: frozenset[Seen] = frozenset()
     before: tuple[int, ...] | None = None
+    reason: int | None = None
 
 
 def looks_of(chat: Chat, scenes: tuple[Scene, ...], tokenizer: Tokenizer) -> Iterator[Look]:
@@ -60,15 +61,26 @@ def looks_of(chat: Chat, scenes: tuple[Scene, ...], tokenizer: Tokenizer) -> Ite
                     said.setdefault(words[end], []).append(token)
         else:
             named, one = spans(message.text, scenes[:shown])
+            concluding, reason = _reason(text, ends, at) if shown else (-1, None)
             for token, end in enumerate((0, *ends), at - 1):
                 looked = [next((s.about for s in of if s.start <= end < s.end), NOWHERE) for of in (named, one)]
                 word = words.get(end) if token >= at else None
                 before = tuple(said.setdefault(word, [])) if word else None
                 if word:
                     said[word].append(token)
-                if any(looked) or before is not None:
-                    yield Look(token, looked[0], looked[1], before)
+                if any(looked) or before is not None or token == concluding:
+                    yield Look(token, looked[0], looked[1], before, reason if token == concluding else None)
         at += len(ends) + 1
+
+
+def _reason(text: str, ends: list[int], at: int) -> tuple[int, int | None]:
+    """Place of the token that goes on to conclude, and of the one that begins what it concludes; -1 if none does."""
+    found = conclusion(text)
+    if not found:
+        return -1, None
+    concluded, ahead = found
+    concluding = max(token for token, end in enumerate(ends) if end <= concluded)
+    return at + concluding, at + next(token for token, end in enumerate(ends) if end > ahead)
 
 
 def _telling(text: str) -> Iterator[tuple[str, int]]:

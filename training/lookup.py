@@ -1,4 +1,4 @@
-"""Three heads that look things up: two from an answer to the visual tokens that it is about, handing on what they say.
+"""Heads that look things up: two from an answer to the visual tokens that it is about, handing on what they say.
 
 An answer like "The melon is on the left" needs the place that the tokens over the melon say, and no other. From answers
 alone the language model did not find out how in tens of thousands of questions: of two things, left or right stayed a
@@ -6,7 +6,8 @@ guess. As the copy circuit (``training.copying``) the heads are therefore given:
 says, and hand on words of place, colour, size and number. And they are told where to look (``training.looks``): the
 first at all that bears the name, the second at the one thing that an answer is at, be it the third of five dice or,
 when all are counted, none. A third looks whether a word has been said before, in the question or further ahead in the
-answer, and at itself if not: that is what "so yes" and "so no" follow from.
+answer, and at itself if not: that is what "so yes" and "so no" follow from. A fourth, which is not given but only told,
+looks at the one of several things that is concluded: the bigger one, whose size stands before its name.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Head:
 
     layer: int
     index: int
-    handed_on: float | None
+    handed_on: float | None = None
 
 
-HEADS = {"by name": Head(2, 0, 1.0), "one by one": Head(3, 0, 0.5), "said before": Head(2, 1, None)}
+HEADS = {"by name": Head(2, 0, 1.0), "one by one": Head(3, 0, 0.5), "said before": Head(1, 0), "reason": Head(4, 0)}
 LAYERS = tuple(sorted({head.layer for head in HEADS.values()}))
 
 
@@ -72,9 +73,9 @@ def start_with_lookup(model: LanguageModel, words: list[int]) -> None:
     code = _code_of_previous(model)
     noted = torch.eye(model.config.n_embd)[-N_CODE:]
     for head in HEADS.values():
-        if head.handed_on is None:
+        if head == HEADS["said before"]:
             start_matching(model, head, code, code, SAID_MATCHING)
-        else:
+        elif head.handed_on is not None:
             start_matching(model, head, noted, code, MATCHING)
             _hand_on(model, head, basis, head.handed_on)
 
@@ -146,9 +147,9 @@ def lookups_of(
     }
 
 
-def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[int], list[int], list[int]]:
-    """Columns to look at: for the head that looks for names; for the one that looks for one thing, in the view of the
-    whole picture, whose tokens alone say number and size, or for a character in its tiles; for what was said before.
+def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[int], ...]:
+    """Columns to look at, for each of ``HEADS``. One thing is looked for in the view of the whole picture, whose tokens
+    alone say number and size, a character in the tiles.
     """
     named = [column for sight, columns in at.items() if sight.seen in look.named for column in columns]
     one = [
@@ -159,7 +160,10 @@ def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[i
     ]
     itself = [start + look.token]
     before = [start + place for place in look.before or ()]
-    return named, itself if look.one == NOTHING else one, before or (itself if look.before is not None else [])
+    if look.before is not None:
+        before = before or itself
+    reason = [] if look.reason is None else [start + look.reason]
+    return named, itself if look.one == NOTHING else one, before, reason
 
 
 def lookup_losses(

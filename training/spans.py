@@ -12,7 +12,7 @@ from training.sights import BACKGROUND, NOTHING, Seen, marks_of
 from training.vocabulary import plural
 from training.world import COLOURS, NUMBERS, PLACES
 
-CONCLUSION = re.compile(r", so |: (?:both|all|they)\b")
+CONCLUSION = re.compile(r", (?:so|but) |: (?:both|all|they)\b")
 SEPARATOR = re.compile(r", and |, | and |\. ")
 COUNTED = re.compile(rf"(\d) (?:{'|'.join(sorted(PLACES.values(), key=len, reverse=True))})(?![a-z])")
 NUMBER_BEFORE = re.compile(rf"\b(?:{'|'.join(NUMBERS[1:])}) $", re.IGNORECASE)
@@ -20,6 +20,9 @@ ON_GROUND = re.compile(rf" on (?:an? )?(?:{'|'.join(COLOURS)})\b|background is (
 ORDINALS = {"first": 0, "second": 1, "third": 2}
 ORDINAL = re.compile("|".join(ORDINALS))
 VALUE = re.compile(r"(?:for (?P<label>.+?)|the (?P<colour>\w+) bar) is (?P<value>\d+)\.$")
+CONCLUDED = re.compile(
+    r", (?:so|but) (?:the (?P<name>.+) (?:is|are) \w+|more (?P<most>.+)|it is the (?P<nth>\w+) picture)\.$"
+)
 ARTICLE = 4  # characters of "the "
 AFTER_ITEM = 2  # characters: a comma, and what stands before the next item's number or does not
 
@@ -79,7 +82,8 @@ def _mentions(text: str, scenes: tuple[Scene, ...]) -> list[tuple[int, int, froz
         name = forms[match[1].lower()]
         bearing = by_name[name]
         pictures = sorted({picture for picture, _ in bearing})
-        ordinals = ORDINAL.findall(text, done, match.start())
+        clause = max((separator.end() for separator in SEPARATOR.finditer(text, done, match.start())), default=done)
+        ordinals = ORDINAL.findall(text, clause, match.start())
         picture = ORDINALS[ordinals[-1]] if ordinals else pictures[min(told.get(name, 0), len(pictures) - 1)]
         told[name] = told.get(name, 0) + 1
         in_picture = frozenset(seen for seen in bearing if seen[0] == picture)
@@ -142,3 +146,13 @@ def _bar(scene: Scene, value: re.Match[str]) -> Bar | None:
         bar for bar in scene.bars if (bar.label if value["label"] else bar.colour) in (value["label"], value["colour"])
     ]
     return named[0] if len(named) == 1 else None
+
+
+def conclusion(text: str) -> tuple[int, int] | None:
+    """Where a name or ordinal is concluded, and where it was said ahead with what it is concluded from."""
+    found = CONCLUDED.search(text)
+    if not found:
+        return None
+    group = next(name for name, said in found.groupdict().items() if said)
+    ahead = text.rfind(found[group], 0, found.start())
+    return (found.start(group), ahead) if ahead >= 0 else None

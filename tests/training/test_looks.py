@@ -63,11 +63,9 @@ def test_of_two_groups_the_second_follows_the_first() -> None:
 
 def test_every_thing_is_looked_at_before_its_name_and_after_it() -> None:
     two = scene(thing("star", "red", 0, 1), thing("heart", "blue", 2, 1))
-    assert read("The star is small and the heart is very large, so the heart is bigger.", two) == [
-        ("The star", of(0)),
-        (" is small", of(0)),
-        (" and the heart", of(1)),
-        (" is very large", of(1)),
+    assert read("A small star and a very large heart, so the heart is bigger.", two) == [
+        ("A small star", of(0)),
+        (" and a very large heart", of(1)),
     ]
     assert read("The heart is above the star.", two)[:3] == [
         ("The heart", of(1)),
@@ -224,3 +222,45 @@ def test_a_bar_s_value_is_looked_at_where_it_is_printed() -> None:
         assert exchange.answer[found[0].start :].startswith(" is ")
         assert len(found) == 1 + len(value)
     assert printed
+
+
+@pytest.mark.parametrize(
+    ("answer", "concluding", "reason"),
+    [
+        ("A small star and a very large heart, so the heart is bigger.", "the", "heart"),
+        (
+            "The hearts: 1 on the left, one heart. The stars: 1 on the left, 2 on the right, two stars, so more stars.",
+            "more",
+            "stars",
+        ),
+        ("A heart in the first and a star in the second picture, so it is the second picture.", "the", "second"),
+        ("A red star and a blue heart.", "", ""),
+    ],
+)
+def test_what_is_concluded_is_looked_at_beside_its_reason(
+    answer: str, concluding: str, reason: str, tokenizer: Tokenizer
+) -> None:
+    chat = Chat((Message("user", "Which?", (STARS.image,)), Message("assistant", answer)), "bigger")
+    ids, _ = encode(chat, tokenizer)
+    found = [
+        (tokenizer.decode([ids[look.token]]).strip(), tokenizer.decode(ids[look.reason : look.reason + 2]).strip())
+        for look in looks_of(chat, (STARS,), tokenizer)
+        if look.reason is not None
+    ]
+    if not reason:
+        assert found == []
+        return
+    ((word, said),) = found
+    assert word == concluding
+    assert said.startswith(reason)
+
+
+def test_a_name_ahead_of_its_ordinal_is_in_its_own_picture() -> None:
+    pictures = scene(thing("star", "red", 0, 1)), scene(thing("heart", "blue", 2, 1))
+    text = "A star in the first and a heart in the second picture, so it is the second picture."
+    assert read(text, *pictures) == [
+        ("A star", of(0)),
+        (" in the first", of(0)),
+        (" and a heart", of(0, picture=1)),
+        (" in the second picture", of(0, picture=1)),
+    ]
