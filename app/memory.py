@@ -29,8 +29,8 @@ log = logging.getLogger("hearth.memory")
 # vectors), or nearly so and the best by words too. `python benchmarks/retrieval.py` shows what other floors would give.
 MAX_DISTANCE = 0.62
 MAX_DISTANCE_WITH_WORDS = 0.75
-# text to picture, in the pocket CLIP's space: names of what a drawn scene shows lie nearer 94 times in 100, questions
-# for it in unseen words 81 times, questions that have nothing to do with pictures never (training/distances.py)
+# text to picture, in the pocket CLIP's space: names of what a drawn scene shows lie nearer 95 times in 100, questions
+# for it in unseen words 85 times, what has nothing to do with pictures once (training/distances.py)
 MAX_PICTURE_DISTANCE = 0.65
 EMBED_BATCH = 64  # passages embedded between two looks at progress and cancel
 MAX_QUERY_CHARS = 2000  # of a question used for retrieval; the head and the tail of a longer one
