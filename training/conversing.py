@@ -21,7 +21,7 @@ from training.answers import Examiner
 from training.batches import answer_loss, embed, next_token_loss, pack_chats
 from training.dialogues import Composer, PictureChat
 from training.imagined import ImaginedScenes, Imaginer, TokenMaker
-from training.lookup import LAYERS, lookup_losses, lookups_of
+from training.lookup import HEADS, layers_of, lookup_losses, lookups_of
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.mixing import moved
 from training.pictures import Material, Painter
@@ -29,7 +29,7 @@ from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.prose import help_pages, sentences
 from training.quotes import Quoter
-from training.reading import Drills, grounded_rows, short_rows
+from training.reading import LOOKUP_WEIGHT, Drills, grounded_losses, grounded_rows, short_rows
 from training.scene_pool import ScenePool
 from training.smalltalk import Talker
 from training.texts import Writer
@@ -37,7 +37,6 @@ from training.view_batches import SIDE_PX, new_fonts
 
 PICTURES = 32  # chats a step
 IMAGINED = 24
-LOOKUP_WEIGHT = 0.2
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
 TEXTS = {0: "grounded", 1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
@@ -90,19 +89,20 @@ class Conversing:
         with autocast(self.device):
             terms = self._pictures(progress) if self.composer else self._imagined()
             if beside:
-                terms |= self._imagined() if beside == "imagined" else {beside: self._text(beside)}
+                terms |= self._imagined() if beside == "imagined" else self._text(beside)
         return {name: TEXT_WEIGHTS.get(name, 1.0) * loss for name, loss in terms.items()}
 
-    def _text(self, kind: str) -> Tensor:
+    def _text(self, kind: str) -> dict[str, Tensor]:
         if kind == "talk":
             rows = short_rows([self.talker.garbled() for _ in range(TALKS_PER_STEP)], self.tokenizer, self.rng)
         elif kind == "sums":
             rows = short_rows([self.talker.sums() for _ in range(SUMS_PER_STEP)], self.tokenizer, self.rng)
         elif kind == "grounded":
             rows = grounded_rows(self.writer, self.quoter, self.tokenizer, GROUNDED_PER_STEP, 1.0)
+            return grounded_losses(self.network.language, moved(rows, self.device), self.tokenizer)
         else:
             rows = self.drills.rows(DRILLS_PER_STEP)
-        return next_token_loss(self.network.language, moved(rows, self.device))
+        return {kind: next_token_loss(self.network.language, moved(rows, self.device))}
 
     def _pictures(self, progress: float) -> dict[str, Tensor]:
         assert self.composer is not None
@@ -120,7 +120,7 @@ class Conversing:
         lookups = lookups_of([chat.chat for chat in in_order], drawn, rows, self.tokenizer)
         visual = torch.cat([scenes.visual(scene) for chat in in_order for scene in chat.scenes])
         language, rows = self.network.language, moved(rows, self.device)
-        hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, LAYERS)
+        hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, layers_of(HEADS))
         on_device = {name: of_head.to(self.device) for name, of_head in lookups.items()}
         missed = lookup_losses(language, entering, rows.positions, on_device)
         looked = {f"{kind}, {name}": LOOKUP_WEIGHT * loss for name, loss in missed.items()}

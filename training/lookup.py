@@ -12,6 +12,7 @@ looks at the one of several things that is concluded: the bigger one, whose size
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,6 @@ class Head:
 
 
 HEADS = {"by name": Head(2, 0, 1.0), "one by one": Head(3, 0, 0.5), "said before": Head(1, 0), "reason": Head(4, 0)}
-LAYERS = tuple(sorted({head.layer for head in HEADS.values()}))
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,22 @@ def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[i
     return named, itself if look.one == NOTHING else one, before, reason
 
 
+def layers_of(heads: Mapping[str, Head]) -> list[int]:
+    return sorted({head.layer for head in heads.values()})
+
+
 def lookup_losses(
-    model: LanguageModel, entering: dict[int, Tensor], positions: Tensor, lookups: dict[str, Lookups]
+    model: LanguageModel,
+    entering: dict[int, Tensor],
+    positions: Tensor,
+    lookups: dict[str, Lookups],
+    heads: Mapping[str, Head] = HEADS,
 ) -> dict[str, Tensor]:
-    """For each of ``HEADS`` the mean cross-entropy of where it looks, 0 if it need not; ``entering`` (batch, length,
-    n_embd) is what enters each of ``LAYERS``.
+    """For each of ``heads`` the mean cross-entropy of where it looks, 0 if it need not; ``entering`` (batch, length,
+    n_embd) is what enters their layers.
     """
     losses: dict[str, Tensor] = {}
-    for name, head in HEADS.items():
+    for name, head in heads.items():
         scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)
         rows, columns = lookups[name].queries.T
         logs = scores[rows, columns].log_softmax(-1)

@@ -9,13 +9,15 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.batches import Rows, next_token_loss, pack, pack_chats
+from training.batches import Rows, answer_loss, embed, next_token_loss, pack, pack_chats
 from training.chats import Chat
 from training.language import LanguageModel
+from training.lookup import layers_of, lookup_losses
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.prose import help_pages, sentences
 from training.quotes import Quoter
 from training.smalltalk import Talker
+from training.sources import SOURCE_HEADS, source_lookups
 from training.texts import Writer
 
 CHATS_PER_STEP = 16
@@ -29,6 +31,7 @@ CITATION_WEIGHT = 3.0  # of the number in “[2]”
 FIRST_WEIGHT = 4.0  # of the first token of a quoted sentence, which tells it from all others; the rest is copied
 QUOTED_SHARE = 0.35  # of the chats on passages
 UNRELATED_SHARE = 0.08
+LOOKUP_WEIGHT = 0.2  # of where heads look
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
 
@@ -93,6 +96,8 @@ class Reading:
             rows = self.drills.rows(TEXTS_PER_STEP)
         else:
             rows = grounded_rows(self.writer, self.quoter, self.tokenizer, CHATS_PER_STEP, progress)
+            with autocast(self.device):
+                return grounded_losses(self.model, self._moved(rows), self.tokenizer)
         with autocast(self.device):
             return {name: next_token_loss(self.model, self._moved(rows))}
 
@@ -125,6 +130,17 @@ def grounded_rows(writer: Writer, quoter: Quoter, tokenizer: Tokenizer, number: 
         cites = (rows.ids[:, :-1] == opening) & (rows.weights[:, 1:] == 1.0)
         rows.weights[:, 1:][cites] = CITATION_WEIGHT
     return rows
+
+
+def grounded_losses(model: LanguageModel, rows: Rows, tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Losses of the answers, and of where they look for what they quote."""
+    lookups = {name: of_head.to(rows.ids.device) for name, of_head in source_lookups(rows, tokenizer).items()}
+    hidden, entering = model.run(embed(model, rows), rows.positions, layers_of(SOURCE_HEADS))
+    missed = lookup_losses(model, entering, rows.positions, lookups, SOURCE_HEADS)
+    return {
+        "grounded": answer_loss(model, rows, hidden),
+        **{name: LOOKUP_WEIGHT * loss for name, loss in missed.items()},
+    }
 
 
 def _weigh_first(rows: Rows, tokenizer: Tokenizer) -> None:

@@ -15,7 +15,7 @@ from training.chats import IMAGE_ID, Chat, Message
 from training.copying import start_with_copying
 from training.imagined import SCENE_PX, Imaginer
 from training.language import LanguageConfig, LanguageModel
-from training.lookup import HEADS, LAYERS, Lookups, attribute_ids, lookup_losses, lookups_of, start_with_lookup
+from training.lookup import HEADS, Lookups, attribute_ids, layers_of, lookup_losses, lookups_of, start_with_lookup
 from training.scenes import Scene, Thing
 
 N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
@@ -80,7 +80,7 @@ def test_what_a_later_picture_shows_is_not_looked_up_before_it(tokenizer: Tokeni
     for of_head in (lookups["by name"], lookups["one by one"]):
         for (_, column), wanted in zip(of_head.queries.tolist(), of_head.wanted, strict=True):
             assert set(wanted.nonzero().flatten().tolist()) <= set(pictures[pictures < column].tolist())
-    entering = {layer: torch.randn(*rows.ids.shape, model.config.n_embd) for layer in LAYERS}
+    entering = {layer: torch.randn(*rows.ids.shape, model.config.n_embd) for layer in layers_of(HEADS)}
     assert all(
         loss.isfinite() and loss >= 0 for loss in lookup_losses(model, entering, rows.positions, lookups).values()
     )
@@ -91,7 +91,7 @@ def test_no_lookups_in_chats_that_are_about_nothing_seen(tokenizer: Tokenizer, m
         [chat("I cannot see that.")], [(Scene(Imaginer.blank, (), None, "words", (), "hello"),)], tokenizer
     )
     assert [len(of_head.queries) for of_head in lookups.values()] == [0] * len(HEADS)
-    entering = {layer: torch.zeros(*rows.ids.shape, model.config.n_embd) for layer in LAYERS}
+    entering = {layer: torch.zeros(*rows.ids.shape, model.config.n_embd) for layer in layers_of(HEADS)}
     assert all(loss == 0 for loss in lookup_losses(model, entering, rows.positions, lookups).values())
 
 
@@ -107,7 +107,7 @@ def test_the_heads_find_the_token_that_says_the_word_before(model: LanguageModel
         for at, (name, place) in {10: (star, left), 30: (circle, right)}.items():
             embedded[0, at] = model.embedding.weight[name] + model.embedding.weight[place]
         positions = torch.arange(60)[None]
-        _, entering = model.run(embedded, positions, LAYERS)
+        _, entering = model.run(embedded, positions, layers_of(HEADS))
         for name in ("by name", "one by one"):
             head = HEADS[name]
             scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
@@ -121,7 +121,7 @@ def test_a_head_finds_where_a_word_was_said_before(model: LanguageModel, tokeniz
     ids[0, 12] = ids[0, -1] = word(tokenizer, "star")
     head, positions = HEADS["said before"], torch.arange(60)[None]
     with torch.inference_mode():
-        _, entering = model.run(model.embedding(ids), positions, LAYERS)
+        _, entering = model.run(model.embedding(ids), positions, layers_of(HEADS))
         scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
     assert set(scores.topk(2).indices.tolist()) == {12, 59}
 
