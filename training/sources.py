@@ -86,7 +86,7 @@ def _source(tokens: list[int], quoted: int, starts: list[int]) -> int | None:
 
 
 def _matching(tokens: list[int], topic: set[int], source: int, starts: list[int]) -> list[int]:
-    """Where the sentence that begins at ``source`` says what it shares with the topic and few others do; else its end."""
+    """Where the sentence that begins at ``source`` says what it shares with the topic and few others; else its end."""
     end = source
     while end + 1 < len(tokens) and starts[end + 1] == source:
         end += 1

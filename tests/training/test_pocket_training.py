@@ -379,7 +379,7 @@ def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> No
     conversing._step, conversing.device = 0, torch.device("cpu")
     zero = torch.zeros(())
     conversing._pictures = lambda _progress: {"picture": zero}  # type: ignore[method-assign]
-    conversing._text = lambda _kind: zero  # type: ignore[method-assign]
+    conversing._text = lambda kind: {kind: zero}  # type: ignore[method-assign]
     conversing._imagined = lambda: {"imagined": zero}  # type: ignore[method-assign]
     conversing.composer = object()  # type: ignore[assignment]
     steps = [tuple(conversing.losses(0.5)) for _ in range(2 * CYCLE)]
