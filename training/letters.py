@@ -86,7 +86,7 @@ class PrintCrops:
             top += (ascent + descent) * rng.uniform(0.95, 1.6)
             line += 1
         known = np.full((MAX_CHARACTERS, 4), -1e4, np.float32)
-        known[: len(marks)] = marks
+        known[: len(marks)] = np.array(marks).reshape(-1, 4)  # a sheet of spaces has none
         return np.asarray(sheet), known
 
     def _text(self, size_px: int) -> str:

@@ -157,6 +157,12 @@ def test_a_turned_and_enlarged_crop_has_its_ink_where_its_characters_are() -> No
     assert characters[0, :, 0].argmax() == y // CELL_PX * (CROP_PX // CELL_PX) + x // CELL_PX
 
 
+def test_a_sheet_on_which_nothing_could_be_printed_is_a_blank_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PrintCrops, "_text", lambda _crops, _size: " ")
+    _, characters, _ = PrintCrops(printer(), seed=5, pool=2).batch(2)
+    assert not (characters > 0).any()
+
+
 def test_print_crops_are_the_same_for_the_same_seed() -> None:
     first, second = (PrintCrops(printer(), seed=5, pool=6).batch(12) for _ in range(2))
     for one, other in zip(first, second, strict=True):
