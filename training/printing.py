@@ -13,6 +13,8 @@ from training.scenes import Mark
 from training.vocabulary import picture_names
 
 MAX_CHARACTERS = 12
+TEXT_STYLES = 4  # fonts of a family that texts are set in: upright and slanted, bold or not; others only adorn
+TEXT_FAMILIES_SHARE = 0.6
 LIGHTNESS = (0.3, 0.59, 0.11)  # of red, green and blue
 MIN_CONTRAST = 70  # of ink and ground in lightness
 Colour = tuple[int, int, int]
@@ -47,6 +49,8 @@ class Printer:
         if not self._names:
             kind = "held-out" if held_out else "trained"
             raise ValueError(f"none of {len(pool)} fonts is of a {kind} family: install more, e.g. fonts-freefont-ttf")
+        text_names = [name for name in self._names if len(self._families[name]) >= TEXT_STYLES]
+        self._text_names = self._names if held_out or not text_names else text_names
         self._invent = Inventor(rng, held_out=held_out)
         self._things = sorted(
             {word for name in picture_names().values() for word in name.split() if len(word) <= MAX_CHARACTERS}
@@ -79,8 +83,11 @@ class Printer:
         return rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") + f"-{rng.randint(1, 9999)}"
 
     def font(self) -> Font:
-        """A family first, so that families of many fonts are not seen more often."""
-        return self.rng.choice(self._families[self.rng.choice(self._names)])
+        """A family first, so that families of many fonts are not seen more often; to train mostly one for texts."""
+        names = self._names
+        if self._text_names is not names and self.rng.random() < TEXT_FAMILIES_SHARE:
+            names = self._text_names
+        return self.rng.choice(self._families[self.rng.choice(names)])
 
     def line(self, text: str, size_px: int, font: Font | None = None) -> Line:
         drawn = face((font or self.font()).path, max(6, size_px))

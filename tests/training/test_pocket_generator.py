@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from training.distances import of_others
 from training.exams import Exam
 from training.exchanges import plain, spelled
 from training.facts import FACT_KINDS
-from training.fonts import families, fonts
+from training.fonts import Font, families, fonts
 from training.interleaved import Documents, encode_document
 from training.invented import Inventor, is_held_out_name
 from training.pictures import Material, Painter
@@ -68,6 +69,19 @@ def printer(rng: random.Random, *, held_out: bool) -> Printer:
     kept = families(pool, kept_for_evaluation=True)
     trained = families(pool, kept_for_evaluation=False)
     return Printer(pool, rng, held_out=held_out if (kept if held_out else trained) else bool(kept))
+
+
+def test_training_prints_more_often_in_families_that_texts_are_set_in() -> None:
+    path = Path("a.ttf")
+    pool = (
+        *(Font("Text", path) for _ in range(4)),
+        *(Font(f"Ornament {i}", path) for i in range(9)),
+        Font("Hack", path),
+    )
+    printer = Printer(pool, random.Random(1))
+    drawn = [printer.font().family for _ in range(300)]
+    assert 0.5 < drawn.count("Text") / len(drawn) < 0.8
+    assert len(set(drawn)) == 10
 
 
 def test_the_world_names_at_least_a_hundred_things() -> None:
