@@ -272,15 +272,12 @@ class Examiner:
     def _bigger(self, scene: Scene) -> Exchange:
         smaller, bigger = sorted(scene.things, key=lambda thing: thing.area)
         word, right = self.rng.choice((("bigger", bigger), ("larger", bigger), ("smaller", smaller)))
-        first, second = self.rng.sample((smaller, bigger), 2)
-        template = self.template("bigger")
-        question = fill(template, first.name, other=second.name, colour=word)
-        if "{x}" not in template:
-            first, second = scene.things  # row by row
+        asked = self.rng.sample((smaller.name, bigger.name), 2)
+        question = fill(self.template("bigger"), asked[0], other=asked[1], colour=word)
         whole = scene.image.width * scene.image.height
-        sizes = [size_word(thing.area / whole) for thing in (first, second)]
+        sizes = [size_word(thing.area / whole) for thing in scene.things]
         conclusion = f"{the_is(right.name).replace('The', 'the', 1)} {word}"
-        seen = " and ".join(with_colour(thing.name, size) for thing, size in zip((first, second), sizes, strict=True))
+        seen = " and ".join(with_colour(thing.name, size) for thing, size in zip(scene.things, sizes, strict=True))
         link = "but" if sizes[0] == sizes[1] else "so"
         return Exchange(question, f"{capital(seen)}, {link} {conclusion}.", (conclusion,))
 

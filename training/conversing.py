@@ -35,11 +35,11 @@ from training.smalltalk import Talker
 from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
 
-PICTURES = 32  # chats a step
+PICTURES = 20  # chats a step
 IMAGINED = 24
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
-TEXTS = {0: "grounded", 1: "talk", 2: "grounded", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
+TEXTS = {0: "grounded", 1: "imagined", 2: "talk", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
 IMAGINED_TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums"}  # beside scenes that are all imagined
 TALKS_PER_STEP = 40
 SUMS_PER_STEP = 64

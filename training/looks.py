@@ -18,26 +18,28 @@ from training.chats import Chat, text_tokens
 from training.exchanges import plain
 from training.scenes import Scene
 from training.sights import Seen
-from training.spans import conclusion, spans
+from training.spans import Span, conclusion, spans
 from training.vocabulary import plural
 from training.world import COLOURS, NAMES_DRAWN, NUMBERS, SHAPES
 
 _LAST_WORDS = {form.split()[-1]: name.split()[-1] for name in (*NAMES_DRAWN, *SHAPES) for form in (name, plural(name))}
 _TELLING = {*COLOURS, *NUMBERS[1:], "left", "right", "top", "bottom", "middle", "above", "below"}
-NOWHERE: frozenset[Seen] = frozenset()
+NOWHERE = Span(0, 0, frozenset())
 WORD = re.compile(r"(?P<ground> on (?:an? )?)?\b(?P<word>[\w'-]+)")
 
 
 @dataclass(frozen=True)
 class Look:
-    """``token`` is a place in a chat; what it goes on to say is about all things ``named``, and about ``one`` (or more
-    that cannot be told apart), ``NOTHING`` where all have been counted. The word that it ends was said at the places
-    ``before``, None if it is none that tells anything. What it concludes was said at the place ``reason``.
+    """``token`` is a place in a chat. What it goes on to say is about all things ``named``, and about ``one`` (or more
+    that cannot be told apart), ``NOTHING`` where all have been counted, in tiles or in the whole. The word that
+    it ends was said at the places ``before``, None if it is none that tells anything. What it concludes was said at the
+    place ``reason``.
     """
 
     token: int
     named: frozenset[Seen] = frozenset()
     one: frozenset[Seen] = frozenset()
+    in_tiles: bool = False
     before: tuple[int, ...] | None = None
     reason: int | None = None
 
@@ -63,13 +65,16 @@ def looks_of(chat: Chat, scenes: tuple[Scene, ...], tokenizer: Tokenizer) -> Ite
             named, one = spans(message.text, scenes[:shown])
             concluding, reason = _reason(text, ends, at) if shown else (-1, None)
             for token, end in enumerate((0, *ends), at - 1):
-                looked = [next((s.about for s in of if s.start <= end < s.end), NOWHERE) for of in (named, one)]
+                by_name, one_by_one = (
+                    next((span for span in of if span.start <= end < span.end), NOWHERE) for of in (named, one)
+                )
                 word = words.get(end) if token >= at else None
                 before = tuple(said.setdefault(word, [])) if word else None
                 if word:
                     said[word].append(token)
-                if any(looked) or before is not None or token == concluding:
-                    yield Look(token, looked[0], looked[1], before, reason if token == concluding else None)
+                if by_name.about or one_by_one.about or before is not None or token == concluding:
+                    reason_here = reason if token == concluding else None
+                    yield Look(token, by_name.about, one_by_one.about, one_by_one.in_tiles, before, reason_here)
         at += len(ends) + 1
 
 

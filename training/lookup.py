@@ -25,7 +25,7 @@ from training.copying import N_CODE, SLOW_PAIRS
 from training.language import LanguageModel
 from training.looks import Look, looks_of
 from training.scenes import Scene
-from training.sights import MARKS, NOTHING, Sight, sights
+from training.sights import NOTHING, Sight, sights
 from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
 MATCHING = 2.0
@@ -148,14 +148,12 @@ def lookups_of(
 
 
 def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[int], ...]:
-    """Columns to look at, for each of ``HEADS``. One thing is looked for in the view of the whole picture, whose tokens
-    alone say number and size, a character in the tiles.
-    """
+    """Columns to look at, for each of ``HEADS``."""
     named = [column for sight, columns in at.items() if sight.seen in look.named for column in columns]
     one = [
         column
         for sight, columns in at.items()
-        if sight.seen in look.one and (sight.whole or sight.seen[1] >= MARKS)
+        if sight.seen in look.one and sight.whole != look.in_tiles
         for column in columns
     ]
     itself = [start + look.token]

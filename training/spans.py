@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.exchanges import SPELL_CLOSE, SPELL_OPEN, plain
 from training.scenes import Bar, Scene
@@ -23,17 +23,21 @@ VALUE = re.compile(r"(?:for (?P<label>.+?)|the (?P<colour>\w+) bar) is (?P<value
 CONCLUDED = re.compile(
     r", (?:so|but) (?:the (?P<name>.+) (?:is|are) \w+|more (?P<most>.+)|it is the (?P<nth>\w+) picture)\.$"
 )
+FEW = 2  # things in a picture
 ARTICLE = 4  # characters of "the "
 AFTER_ITEM = 2  # characters: a comma, and what stands before the next item's number or does not
 
 
 @dataclass(frozen=True)
 class Span:
-    """Of an answer's text, by characters."""
+    """Of an answer's text, by characters; what it is about is seen in the tiles, which tell small things by name, or in
+    the view of the whole, which alone tells number and size.
+    """
 
     start: int
     end: int
     about: frozenset[Seen]
+    in_tiles: bool = False
 
 
 def spans(answer: str, scenes: tuple[Scene, ...]) -> tuple[list[Span], list[Span]]:
@@ -50,17 +54,22 @@ def spans(answer: str, scenes: tuple[Scene, ...]) -> tuple[list[Span], list[Span
     until = conclusion.start() if conclusion else len(text)
     mentions = [mention for mention in mentions if mention[1] <= until]
     if not mentions:
-        return named, _unnamed(text, scenes, until)
+        return named, [replace(span, in_tiles=_is_small(span, scenes)) for span in _unnamed(text, scenes, until)]
     one: list[Span] = []
     done = 0
     for at, (start, end, about) in enumerate(mentions):
         separators = [match.start() for match in SEPARATOR.finditer(text, done, start)]
         lead = separators[-1] if separators else max(done, start - ARTICLE) if at else 0
-        one = [Span(span.start, min(span.end, lead), span.about) for span in one]
+        one = [replace(span, end=min(span.end, lead)) for span in one]
         following = mentions[at + 1][0] if at + 1 < len(mentions) else until
         one += [Span(lead, end, about), *_from(text, end, following, about, scenes)]
         done = max(end, *(span.end for span in one if span.about == NOTHING), end)
-    return named, [span for span in one if span.start < span.end]
+    return named, [replace(span, in_tiles=_is_small(span, scenes)) for span in one if span.start < span.end]
+
+
+def _is_small(span: Span, scenes: tuple[Scene, ...]) -> bool:
+    """Whether it is about one of many things, which the view of the whole cannot tell by name."""
+    return any(picture >= 0 and len(scenes[picture].things) > FEW for picture, _ in span.about)
 
 
 def _mentions(text: str, scenes: tuple[Scene, ...]) -> list[tuple[int, int, frozenset[Seen]]]:
@@ -126,7 +135,7 @@ def _read(answer: str, scene: Scene, picture: int) -> list[Span]:
         places = [start + at for at, letter in enumerate(letters) if not letter.isspace()]
         if len(places) != len(seen):
             return []
-        return [Span(at, at + 1, frozenset({mark})) for at, mark in zip(places, seen, strict=True)]
+        return [Span(at, at + 1, frozenset({mark}), in_tiles=True) for at, mark in zip(places, seen, strict=True)]
     value = VALUE.search(answer)
     bar = _bar(scene, value) if value else None
     if value is None or bar is None:
@@ -135,10 +144,11 @@ def _read(answer: str, scene: Scene, picture: int) -> list[Span]:
         return []  # its height is compared with an axis
     marks = seen[bar.first_mark : bar.first_mark + len(value["value"])]
     digits = [
-        Span(value.start("value") + at, value.start("value") + at + 1, frozenset({m})) for at, m in enumerate(marks)
+        Span(value.start("value") + at, value.start("value") + at + 1, frozenset({m}), in_tiles=True)
+        for at, m in enumerate(marks)
     ]
     name_end = value.end("label") if value["label"] else value.end("colour")
-    return [Span(name_end, value.start("value"), frozenset({marks[0]})), *digits]
+    return [Span(name_end, value.start("value"), frozenset({marks[0]}), in_tiles=True), *digits]
 
 
 def _bar(scene: Scene, value: re.Match[str]) -> Bar | None:

@@ -264,3 +264,12 @@ def test_a_name_ahead_of_its_ordinal_is_in_its_own_picture() -> None:
         (" and a heart", of(0, picture=1)),
         (" in the second picture", of(0, picture=1)),
     ]
+
+
+def test_one_of_many_is_looked_at_in_the_tiles_one_of_few_in_the_whole() -> None:
+    few = scene(thing("star", "red", 0, 1), thing("heart", "blue", 2, 1))
+    assert not any(
+        span.in_tiles for span in spans("A small star and a very large heart, so the heart is bigger.", (few,))[1]
+    )
+    counted = spans("Counting the stars: 1 at the top, 2 on the right, so there are two.", (STARS,))[1]
+    assert [span.in_tiles for span in counted] == [True, True, True, False], "nothing is seen nowhere"

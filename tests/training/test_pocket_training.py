@@ -384,8 +384,8 @@ def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> No
     conversing.composer = object()  # type: ignore[assignment]
     steps = [tuple(conversing.losses(0.5)) for _ in range(2 * CYCLE)]
     assert steps[:CYCLE] == steps[CYCLE:]
-    assert steps.count(("picture", "grounded")) == 6
-    assert steps.count(("picture", "imagined")) == 4
+    assert steps.count(("picture", "grounded")) == 4
+    assert steps.count(("picture", "imagined")) == 6
     assert all(steps.count(("picture", text)) == 2 for text in ("drill", "talk", "sums"))
     conversing.composer, conversing._step = None, 0
     without_drawing = [tuple(conversing.losses(0.5)) for _ in range(CYCLE)]
