@@ -68,8 +68,8 @@ def spans(answer: str, scenes: tuple[Scene, ...]) -> tuple[list[Span], list[Span
 
 
 def _is_small(span: Span, scenes: tuple[Scene, ...]) -> bool:
-    """Whether it is about one of many things, which the view of the whole cannot tell by name."""
-    return any(picture >= 0 and len(scenes[picture].things) > FEW for picture, _ in span.about)
+    """Whether it is counted, or about one of many things, which the view of the whole cannot tell by name."""
+    return span.in_tiles or any(picture >= 0 and len(scenes[picture].things) > FEW for picture, _ in span.about)
 
 
 def _mentions(text: str, scenes: tuple[Scene, ...]) -> list[tuple[int, int, frozenset[Seen]]]:
@@ -107,7 +107,7 @@ def _from(text: str, start: int, until: int, about: frozenset[Seen], scenes: tup
     if items and text[start : items[0].start()] == ": ":
         in_order = sorted(about, key=lambda seen: scenes[seen[0]].things[seen[1]].cell[::-1])
         for item, seen in zip(items, in_order, strict=False):
-            yield Span(start, item.end(), frozenset({seen}))
+            yield Span(start, item.end(), frozenset({seen}), in_tiles=True)
             start = item.end()
         yield Span(start, start + AFTER_ITEM, NOTHING)
         return

@@ -273,3 +273,5 @@ def test_one_of_many_is_looked_at_in_the_tiles_one_of_few_in_the_whole() -> None
     )
     counted = spans("Counting the stars: 1 at the top, 2 on the right, so there are two.", (STARS,))[1]
     assert [span.in_tiles for span in counted] == [True, True, True, False], "nothing is seen nowhere"
+    counted = spans("Counting the stars: 1 on the left, so there is one.", (few,))[1]
+    assert [span.in_tiles for span in counted] == [False, True, False], "counted alike, however many there are"
