@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import open_clip.model
@@ -20,9 +20,20 @@ from torch import Tensor, nn
 from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.connector import CAbstractor, ViewAbstractor
+from hearth.multimodal.letters import CELLS_A_TOKEN, LetterReader, cells_of_tokens
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 
 END_TOKEN = "<|end|>"
+
+
+class FeatureMaps(NamedTuple):
+    """What is seen of pictures, each (batch, channels, height, width): on cells of 16 and of 32 pixels by the image
+    tower, and of 8 by the reader of letters, if there is one.
+    """
+
+    fine: Tensor
+    coarse: Tensor
+    letters: Tensor | None = None
 
 
 class VisionNetwork(nn.Module):
@@ -30,7 +41,7 @@ class VisionNetwork(nn.Module):
 
     ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has
     them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
-    or ``n_places``, for pictures seen in views.
+    or ``n_places``, for pictures seen in views. ``letters``, if there is one, are the channels of a reader of print.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -40,23 +51,36 @@ class VisionNetwork(nn.Module):
         self.in_views = "n_places" in config["connector"]
         self.connector = (ViewAbstractor if self.in_views else CAbstractor)(in_channels, **config["connector"])
 
-    def feature_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps of the two deepest stages, of side_px / 16 and side_px / 32 cells."""
+        n_embd = config["connector"]["n_embd"]
+        self.letters = LetterReader(tuple(config["letters"])) if "letters" in config else None
+        self.spelling = nn.Linear(CELLS_A_TOKEN**2 * self.letters.n_channels, n_embd) if self.letters else None
+        if self.spelling is not None:
+            nn.init.zeros_(self.spelling.weight)
+
+    def tower_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of the image tower's two deepest stages, of (batch, 3, height, width) normalised pixels."""
         tower: Any = self.clip.visual
         fine = tower.layer3(tower.layer2(tower.layer1(tower.stem(pixels))))
         return fine, tower.layer4(fine)
+
+    def feature_maps(self, pixels: Tensor) -> FeatureMaps:
+        """(batch, 3, height, width) normalised pixels → maps."""
+        return FeatureMaps(*self.tower_maps(pixels), self.letters(pixels) if self.letters else None)
 
     def picture_vectors(self, coarse: Tensor) -> Tensor:
         """(batch, …) coarse maps → (batch, embed_dim), unit norm."""
         pooled: Tensor = self.clip.visual.attnpool(coarse)
         return nn.functional.normalize(pooled.float(), dim=-1)
 
-    def visual_tokens(self, fine: Tensor, coarse: Tensor, places: Tensor | None = None) -> Tensor:
-        """(batch, …) both maps, and the tokens' places if pictures are seen in views → (batch, n_tokens, n_embd)."""
-        enlarged = nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
-        maps = torch.cat((fine, enlarged), dim=1)
-        tokens: Tensor = self.connector(maps) if places is None else self.connector(maps, places)
-        return tokens
+    def visual_tokens(self, maps: FeatureMaps, places: Tensor | None = None) -> Tensor:
+        """The tokens' places are needed if pictures are seen in views → (batch, n_tokens, n_embd)."""
+        enlarged = nn.functional.interpolate(maps.coarse, size=maps.fine.shape[-2:], mode="nearest")
+        joined = torch.cat((maps.fine, enlarged), dim=1)
+        tokens: Tensor = self.connector(joined) if places is None else self.connector(joined, places)
+        if self.spelling is None or maps.letters is None:
+            return tokens
+        spelt: Tensor = self.spelling(cells_of_tokens(maps.letters))
+        return tokens + spelt
 
     def text_vectors(self, ids: Tensor) -> Tensor:
         """(batch, context_length) token ids, the end token the highest id → (batch, embed_dim), unit norm."""
@@ -114,16 +138,14 @@ class PocketVision:
         )
 
     def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
-        tokens: NDArray[np.float32] = self._network.visual_tokens(*self._network.feature_maps(pixels), places)[
-            0
-        ].numpy()
+        tokens: NDArray[np.float32] = self._network.visual_tokens(self._network.feature_maps(pixels), places)[0].numpy()
         return tokens
 
     @torch.inference_mode()
     def embed_picture(self, image: Image.Image) -> NDArray[np.float32]:
         """Search vector, float32, shape (dimension,), unit norm."""
-        _, coarse = self._network.feature_maps(self._pixels(image))
-        vector: NDArray[np.float32] = self._network.picture_vectors(coarse)[0].numpy()
+        maps = self._network.feature_maps(self._pixels(image))
+        vector: NDArray[np.float32] = self._network.picture_vectors(maps.coarse)[0].numpy()
         return vector
 
     @torch.inference_mode()

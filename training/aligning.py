@@ -42,6 +42,7 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
         "embed_dim": 128,
         "vision_cfg": {"layers": [2, 2, 4, 2], "width": 32, "image_size": SIDE_PX, "head_width": 64},
         "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": n_vocab, "width": 128, "heads": 4, "layers": 2},
+        "letters": [64, 96, 128],
         "connector": {"channels": 256, "n_places": N_PLACES, "n_embd": n_embd},
     }
 
@@ -142,8 +143,8 @@ class Aligning:
         vision, language = self.network.vision, self.network.language
         with autocast(self.device):
             with torch.set_grad_enabled(vision_learns):
-                fine, coarse = vision.feature_maps(normalised(batch.pixels.to(self.device)))
-                visual = vision.visual_tokens(fine, coarse, batch.places.to(self.device))
+                maps = vision.feature_maps(normalised(batch.pixels.to(self.device)))
+                visual = vision.visual_tokens(maps, batch.places.to(self.device))
             terms = {
                 "words": word_loss(batch, visual, language, self.network.spelling),
                 "spelt": CHARACTER_WEIGHT * character_loss(batch, visual, language, self.network.spelling),
@@ -151,7 +152,7 @@ class Aligning:
             if not vision_learns:
                 return terms
             scale = vision.clip.logit_scale.exp().clamp(max=100.0)
-            pictures = vision.picture_vectors(coarse[batch.captioned.to(self.device)])
+            pictures = vision.picture_vectors(maps.coarse[batch.captioned.to(self.device)])
             texts = vision.text_vectors(batch.captions.to(self.device))
             terms["clip"] = self.clip_weight * self._clip_loss(pictures, texts, scale)
             strays = vision.text_vectors(batch.strays.to(self.device))

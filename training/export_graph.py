@@ -32,8 +32,8 @@ class _Picture(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        fine, coarse = self.network.feature_maps(pixels)
-        return self.network.visual_tokens(fine, coarse, places), self.network.picture_vectors(coarse)
+        maps = self.network.feature_maps(pixels)
+        return self.network.visual_tokens(maps, places), self.network.picture_vectors(maps.coarse)
 
 
 class _Tiles(nn.Module):
@@ -44,7 +44,7 @@ class _Tiles(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor, places: Tensor) -> Tensor:
-        return self.network.visual_tokens(*self.network.feature_maps(pixels), places)
+        return self.network.visual_tokens(self.network.feature_maps(pixels), places)
 
 
 class _Caption(nn.Module):

@@ -1,4 +1,4 @@
-"""Crops of print for the stage "names": words in many fonts, and which characters lie on which cell of the map.
+"""Crops of print for the stage "letters": words in many fonts, and which characters lie on which cell of the map.
 
 Sheets are drawn ahead, a few new ones for every batch; what a batch gets is cut out of them at any place and size, a
 little aslant, in two colours.
@@ -17,13 +17,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from hearth.multimodal.letters import CELL_PX
 from training.asking import BLANK_WEIGHT, CHARACTERS, IGNORED
 from training.fonts import face
 from training.printing import LIGHTNESS, MIN_CONTRAST, Printer
 
 CROP_PX = 64
-CELL_PX = 16  # of the finer map of the tower
-CELL_SLOTS = 3  # characters that a cell may hold
+CELL_SLOTS = 2  # characters that a cell may hold
 SHEET_PX = 128
 MAX_CHARACTERS = 72  # of a sheet that are known; what is printed behind them is cut off
 POOL = 3000

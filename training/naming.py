@@ -1,7 +1,7 @@
-"""The stage "names" of the image tower: crops with one thing each and one class a name, and crops of print.
+"""The stage "names" of the image tower: crops with one thing each and one class a name.
 
-Nothing that the other stages ask for teaches a convolutional network as quickly to tell five hundred things apart, or
-letters. The crops are cut, turned and coloured as tensors, hundreds at a time, so that a step costs little more than
+Nothing that the other stages ask for teaches a convolutional network as quickly to tell five hundred things apart. The
+crops are cut, turned and coloured as tensors, hundreds at a time, so that a step costs little more than
 the tower.
 """
 
@@ -17,17 +17,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from hearth.multimodal.clip import VisionNetwork
 from training.aligning import normalised
-from training.asking import CHARACTERS, IGNORED
-from training.letters import CELL_SLOTS, CROP_PX, PrintCrops
+from training.letters import CROP_PX
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Material
-from training.printing import Printer
 from training.sprites import SPRITE_PX, shape_mask
 from training.world import COLOURS, SHAPES
 
 PHOTOGRAPH_PX = 128
-CROPS_PER_STEP = 112
-PRINT_CROPS_PER_STEP = 96
+CROPS_PER_STEP = 160
 PHOTOGRAPH_SHARE = 0.2
 STYLED_SHARE = 0.45  # of the emoji
 SIZES = (0.3, 0.98)  # of a thing, as a share of the crop's side
@@ -205,33 +202,22 @@ def _stacked(images: list[Image.Image]) -> Tensor:
 
 class Naming(nn.Module):
     """The encoder, of which only the tower learns, and what only this stage needs: the classes, on the average of the
-    tower's two deepest maps, and the characters on each cell of the finer one.
+    tower's two deepest maps.
     """
 
     def __init__(self, vision: VisionNetwork, n_names: int) -> None:
         super().__init__()
         self.vision = vision
-        n_channels = vision.connector.input.in_channels
-        self.classes = nn.Linear(n_channels, n_names)
-        self.characters = nn.Linear(n_channels, CELL_SLOTS * (len(CHARACTERS) + 1))
+        self.classes = nn.Linear(vision.connector.input.in_channels, n_names)
 
-    def forward(self, things: Tensor, printed: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels of crops, 0 to 255 → (crops, n_names) and (crops, cells, CELL_SLOTS, characters) logits."""
-        fine, coarse = self.vision.feature_maps(normalised(torch.cat((things, printed))))
-        n = len(things)
-        named = self.classes(torch.cat([maps[:n].mean((2, 3)) for maps in (fine, coarse)], dim=1))
-        enlarged = F.interpolate(coarse[n:], size=fine.shape[-2:], mode="nearest")
-        cells = torch.cat((fine[n:], enlarged), dim=1).flatten(2).transpose(1, 2)
-        return named, self.characters(cells).unflatten(-1, (CELL_SLOTS, -1))
+    def forward(self, things: Tensor) -> Tensor:
+        """Pixels of crops, 0 to 255 → (crops, n_names) logits."""
+        maps = self.vision.tower_maps(normalised(things))
+        logits: Tensor = self.classes(torch.cat([one.mean((2, 3)) for one in maps], dim=1))
+        return logits
 
 
-def cell_loss(logits: Tensor, characters: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy, all of shape (crops, cells, CELL_SLOTS), the first with one dimension more."""
-    losses = F.cross_entropy(logits.flatten(0, 2), characters.flatten(), reduction="none", ignore_index=IGNORED)
-    return (losses * weights.flatten()).sum() / weights.sum()
-
-
-def run(plan: StagePlan, vision: VisionNetwork, material: Material, printer: Printer, seed: int) -> None:
+def run(plan: StagePlan, vision: VisionNetwork, material: Material, seed: int) -> None:
     """Trains the image tower; the rest of the encoder stands still."""
     device = pick_device()
     vision.to(device)
@@ -239,17 +225,13 @@ def run(plan: StagePlan, vision: VisionNetwork, material: Material, printer: Pri
     naming = Naming(vision, len(class_names(material))).to(device)
 
     def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
-        crops, print_crops = Crops(material, seed + step), PrintCrops(printer, seed + step)
+        crops = Crops(material, seed + step)
 
         def losses(_progress: float) -> dict[str, Tensor]:
             pixels, labels = crops.batch()
-            printed, characters, weights = print_crops.batch(PRINT_CROPS_PER_STEP)
             with autocast(device):
-                named, spelt = naming(pixels.to(device), printed.to(device))
-            return {
-                "names": F.cross_entropy(named.float(), labels.to(device), label_smoothing=SMOOTHING),
-                "characters": cell_loss(spelt.float(), characters.to(device), weights.to(device)),
-            }
+                named = naming(pixels.to(device))
+            return {"names": F.cross_entropy(named.float(), labels.to(device), label_smoothing=SMOOTHING)}
 
         return losses
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from training import aligning, conversing, mixing, naming, reading
+from training import aligning, conversing, lettering, mixing, naming, reading
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
@@ -27,8 +27,16 @@ from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("names", "text", "look", "bind", "mixed", "chat", "export")
-SHARES = {"names": 0.12, "text": 0.2, "look": 0.17, "bind": 0.1, "mixed": 0.02, "chat": 0.39}  # of the budget
+STAGES = ("names", "letters", "text", "look", "bind", "mixed", "chat", "export")
+SHARES = {
+    "names": 0.08,
+    "letters": 0.12,
+    "text": 0.18,
+    "look": 0.15,
+    "bind": 0.1,
+    "mixed": 0.02,
+    "chat": 0.35,
+}  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
 PICTURE_STAGES = {"names", "look", "bind", "mixed", "chat"}
 
@@ -85,7 +93,8 @@ def tokenizer_of(recipe: Recipe) -> Tokenizer:
     tokenizer = saved_tokenizer(recipe.runs)
     if tokenizer is not None:
         return tokenizer
-    trained = [f"{stage}.pt" for stage in STAGES if stage != "names" and (recipe.runs / f"{stage}.pt").is_file()]
+    trained = [f"{stage}.pt" for stage in STAGES if (recipe.runs / f"{stage}.pt").is_file()]
+    trained = [name for name in trained if name not in ("names.pt", "letters.pt")]  # they know no words
     if trained:
         raise FileNotFoundError(
             f"{recipe.runs / TOKENIZER} does not exist, but {', '.join(trained)} were trained with one: put it back, "
@@ -111,13 +120,17 @@ def main() -> None:
         start_with_copying(language, recipe.seed)
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "names" in recipe.stages and pictures:
+        naming.run(recipe.plan("names", 3e-3), network.vision, pictures, recipe.seed + 30_000)
+    if "letters" in recipe.stages:
         printer = Printer(new_fonts(), random.Random(recipe.seed))
-        naming.run(recipe.plan("names", 3e-3), network.vision, pictures, printer, recipe.seed + 30_000)
+        lettering.run(recipe.plan("letters", 3e-3), network.vision, printer, recipe.seed + 40_000)
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
         reading.run(recipe.plan("text", 6e-4), language, tokenizer, recipe.data, recipe.seed)
     load_stage(recipe.runs / "names.pt", network.vision, "vision.")
+    if network.vision.letters is not None:
+        load_stage(recipe.runs / "letters.pt", network.vision.letters, "reader.")
     load_stage(recipe.runs / "text.pt", language)
     if "look" in recipe.stages and pictures:
         aligning.run(recipe.plan("look", 1.5e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)

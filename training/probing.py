@@ -2,8 +2,9 @@
 
 python -m training.probing --runs training/runs/pocket [--stage look] [--n 200]
 
-With ``--stage names`` it is the tower alone, by the classes and characters of that stage: crops in their own style and
-in Noto's, held-out photographs among the products, and held-out fonts.
+With ``--stage names`` it is the tower alone, by the classes of that stage: crops in their own style and in Noto's, and
+held-out photographs among the products. With ``--stage letters`` it is the reader of print alone, in fonts of training
+and in others.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from hearth.multimodal.clip import VisionNetwork
 from training.aligning import normalised
 from training.asking import IGNORED, PLACE_WORDS
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_network, saved_tokenizer
 from training.fonts import fonts
+from training.lettering import Lettering
 from training.letters import CROP_PX, PrintCrops
 from training.material import load_material
 from training.naming import Crops, Naming, class_names
@@ -61,8 +64,8 @@ def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: i
                 [batches.draw(kind) for _ in range(min(32, n - start))], whole_only=kind not in ("words", "chart")
             )
             batch = batches.packed(parts)
-            fine, coarse = network.vision.feature_maps(normalised(batch.pixels))
-            normed = language.norm(network.vision.visual_tokens(fine, coarse, batch.places))
+            maps = network.vision.feature_maps(normalised(batch.pixels))
+            normed = language.norm(network.vision.visual_tokens(maps, batch.places))
             if kind in ("words", "chart"):
                 rows = batch.characters
                 guessed = network.spelling(normed[rows[:, 0], rows[:, 1]]).argmax(-1)
@@ -112,38 +115,61 @@ def _told(batch: ViewBatch, logits: Tensor, group: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def probe_names(naming: Naming, material: Material, n: int, seed: int = 5) -> dict[str, float]:
-    """Share of crops, each of one thing, and of characters that the tower tells by the classes of the stage "names"."""
+    """Share of crops, each of one thing, that the tower tells by the classes of the stage "names"."""
     names = class_names(material)
-    shares = {name: Share() for name in ("fluent", "noto", "photograph", "characters")}
-    nothing = torch.zeros(1, 3, CROP_PX, CROP_PX)
+    shares = {name: Share() for name in ("fluent", "noto", "photograph")}
     for style, sprites in (("fluent", material.sprites), ("noto", tuple(noto_sprites()))):
         drawn = Material(tuple(sprites), {})
         pixels, labels = Crops(drawn, seed, worn=False).batch(n)
-        guessed = naming(pixels, nothing)[0].argmax(1)
+        guessed = naming(pixels).argmax(1)
         right = [names[g] == class_names(drawn)[w] for g, w in zip(guessed, labels, strict=True)]
         shares[style].add(torch.tensor(right))
     held_out = [(photograph.product.name, image) for photograph, image in material.photographs if photograph.held_out]
     first_product = len({*(sprite.name for sprite in material.sprites), *SHAPES})
     for name, image in held_out[:n]:
         crop = np.asarray(image.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC), dtype=np.float32)
-        logits = naming(torch.from_numpy(crop).permute(2, 0, 1)[None], nothing)[0][0, first_product:]
+        logits = naming(torch.from_numpy(crop).permute(2, 0, 1)[None])[0, first_product:]
         shares["photograph"].add(torch.tensor([names[first_product + int(logits.argmax())] == name]))
-    printer = Printer(fonts(), random.Random(seed), held_out=True)
-    printed, characters, _ = PrintCrops(printer, seed, pool=min(n, 100)).batch(n)
-    there = characters > 0
-    shares["characters"].add((naming(nothing, printed)[1].argmax(-1) == characters)[there])
     return {name: round(share.value, 3) for name, share in shares.items()}
 
 
-def saved_naming(runs: Path, n_names: int) -> Naming:
-    """The tower and the classes as the stage "names" left them. FileNotFoundError names what is missing."""
-    checkpoint, tokenizer = runs / "names.pt", saved_tokenizer(runs)
+@torch.inference_mode()
+def probe_letters(lettering: Lettering, n: int, seed: int = 5) -> dict[str, float]:
+    """Share of the characters on the cells of crops of print, in fonts of training and in others, that are told."""
+    found: dict[str, float] = {}
+    for name, held_out in (("own fonts", False), ("other fonts", True)):
+        printer = Printer(fonts(), random.Random(seed), held_out=held_out)
+        printed, characters, _ = PrintCrops(printer, seed, pool=n).batch(n)
+        share = Share()
+        there = characters > 0
+        share.add((lettering(printed).argmax(-1) == characters)[there])
+        found[name] = round(share.value, 3)
+    return found
+
+
+def saved_vision(runs: Path, stage: str) -> VisionNetwork:
+    """An encoder of the right shape for what ``stage`` left. FileNotFoundError names what is missing."""
+    checkpoint, tokenizer = runs / f"{stage}.pt", saved_tokenizer(runs)
     if tokenizer is None or not checkpoint.is_file():
         missing = checkpoint if tokenizer is not None else runs / TOKENIZER
-        raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage names first")
-    naming = Naming(new_network(tokenizer.get_vocab_size()).vision, n_names)
-    load_stage(checkpoint, naming)
+        raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage {stage} first")
+    return new_network(tokenizer.get_vocab_size()).vision
+
+
+def saved_naming(runs: Path, n_names: int) -> Naming:
+    """The tower and the classes as the stage "names" left them."""
+    naming = Naming(saved_vision(runs, "names"), n_names)
+    load_stage(runs / "names.pt", naming)
     return naming
+
+
+def saved_lettering(runs: Path) -> Lettering:
+    """The reader and its characters as the stage "letters" left them."""
+    reader = saved_vision(runs, "letters").letters
+    assert reader is not None
+    lettering = Lettering(reader)
+    load_stage(runs / "letters.pt", lettering)
+    return lettering
 
 
 def main() -> None:
@@ -153,6 +179,9 @@ def main() -> None:
     parser.add_argument("--stage", default="look", help="whose checkpoint")
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
+    if args.stage == "letters":
+        print(json.dumps(probe_letters(saved_lettering(args.runs).eval(), args.n)))
+        return
     material = load_material(args.data, 7, styled=False)
     if args.stage == "names":
         naming = saved_naming(args.runs, len(class_names(material)))

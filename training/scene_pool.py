@@ -39,7 +39,7 @@ def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.devi
             places = np.stack([places_of(frame, SIDE_PX, tiles=tiles) for _, frame in part])
             batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
             with autocast(device):
-                tokens = vision.visual_tokens(*vision.feature_maps(batch), torch.from_numpy(places).to(device))
+                tokens = vision.visual_tokens(vision.feature_maps(batch), torch.from_numpy(places).to(device))
             found.update({(index, tiles): rows.float() for (index, _), rows in zip(part, tokens, strict=True)})
     return [torch.cat((found[(i, False)], found[(i, True)])) for i in range(len(scenes))]
 

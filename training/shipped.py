@@ -20,6 +20,8 @@ from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
+READING = ("letters.", "spelling.")  # of an encoder's weights; files before version 6 have no reader of print
+
 
 def start_from(folder: Path, runs: Path) -> Tokenizer:
     """The tokenizer of the shipped files in ``folder``, copied into the run. ValueError if the run has another one."""
@@ -35,7 +37,9 @@ def start_from(folder: Path, runs: Path) -> Tokenizer:
 def load_shipped(folder: Path, network: PocketNetwork) -> None:
     """Loads ``vision.safetensors`` and ``language.gguf``. RuntimeError where shapes, ValueError where layers differ."""
     weights = safetensors.torch.load_file(folder / "vision.safetensors")
-    network.vision.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in weights.items()})
+    state = {n: t.float() if t.is_floating_point() else t for n, t in weights.items()}
+    new = {} if any(name.startswith(READING) for name in state) else network.vision.state_dict()
+    network.vision.load_state_dict({**{n: t for n, t in new.items() if n.startswith(READING)}, **state})
     load_language(folder / "language.gguf", network.language)
 
 

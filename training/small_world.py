@@ -112,7 +112,7 @@ class SmallModel(nn.Module):
             return encode_scenes(scenes, self.vision, torch.device("cpu"))
         pixels = np.stack([to_pixels(scene.image, self.arm.side_px) for scene in scenes])
         with autocast(torch.device("cpu")):
-            tokens = self.vision.visual_tokens(*self.vision.feature_maps(torch.from_numpy(pixels)))
+            tokens = self.vision.visual_tokens(self.vision.feature_maps(torch.from_numpy(pixels)))
         return list(tokens.float())
 
     def loss(self, documents: list[list[Item]], tokenizer: Tokenizer, rng: random.Random) -> Tensor:

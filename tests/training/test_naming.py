@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,13 +11,10 @@ from PIL import Image
 from hearth.multimodal.clip import VisionNetwork
 from training import naming, probing
 from training.aligning import vision_config
-from training.asking import CHARACTERS, IGNORED
 from training.checkpoints import load_stage
-from training.fonts import fonts
-from training.letters import CELL_PX, CELL_SLOTS, CROP_PX, SHEET_PX, PrintCrops, _by_cell
+from training.letters import CROP_PX
 from training.loop import StagePlan
 from training.pictures import Material
-from training.printing import Printer
 from training.products import Photograph, Product
 from training.scenes import Sprite
 from training.view_batches import ViewBatch
@@ -36,11 +30,6 @@ def material() -> Material:
     kept = Photograph(product, Path("kept.jpg"), held_out=True)
     pictures = ((shown, Image.new("RGB", (90, 60), "blue")), (kept, Image.new("RGB", (90, 60), "white")))
     return Material((thing,), {"thing": [other]}, pictures)
-
-
-def printer() -> Printer:
-    """Prints in the fonts that every machine with tests has: they are held out from training."""
-    return Printer(fonts(), random.Random(1), held_out=True)
 
 
 def small_vision() -> VisionNetwork:
@@ -101,76 +90,15 @@ def test_a_crop_shows_its_thing_whole_at_its_size(monkeypatch: pytest.MonkeyPatc
     assert float(cut[:, 3, 0, 0].max()) == 0.0
 
 
-def test_the_stage_trains_the_tower_and_the_next_takes_it_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_trains_the_tower_and_the_next_takes_it_over(tmp_path: Path) -> None:
     vision = small_vision()
     before = vision.clip.visual.conv1.weight.detach().clone()
-    monkeypatch.setattr(naming, "PrintCrops", partial(PrintCrops, pool=8))
-    naming.run(StagePlan("names", 0.2, 1e-3, tmp_path), vision, material(), printer(), seed=2)
+    naming.run(StagePlan("names", 0.2, 1e-3, tmp_path), vision, material(), seed=2)
     trained = vision.clip.visual.conv1.weight.detach().clone()
     assert not torch.equal(before, trained)
     later = small_vision()
     assert load_stage(tmp_path / "names.pt", later, "vision.")
     assert torch.equal(later.clip.visual.conv1.weight, trained)
-
-
-def test_each_cell_is_asked_for_its_characters_from_left_to_right() -> None:
-    letters = {name: CHARACTERS.find(name) + 1 for name in "abcde"}
-    marks = np.full((2, 8, 4), -1e4, np.float32)
-    middle = SHEET_PX / 2
-    left, top = middle - CROP_PX / 2, middle - CROP_PX / 2
-    marks[0, :3] = [
-        (left + 9, top + 5, letters["b"], 0),
-        (left + 3, top + 5, letters["a"], 0),
-        (left + 20, top + 5, letters["c"], 0),
-    ]
-    marks[1, :2] = [(left + 1, top + 1, letters["d"], 0), (left + 3, top + 12, letters["e"], 1)]  # two lines
-    still = np.zeros(2, np.float32)
-    characters, weights = _by_cell(marks, np.full((2, 2), middle, np.float32), still + 1, still)
-    assert characters.shape == (2, (CROP_PX // CELL_PX) ** 2, CELL_SLOTS)
-    assert characters[0, 0].tolist() == [letters["a"], letters["b"], 0]
-    assert characters[0, 1].tolist() == [letters["c"], 0, 0]
-    assert weights[0, 0].tolist() == [1.0, 1.0, 1.0]
-    assert weights[0, 1, 0] == weights[0, 1, 1] == 1.0 > weights[0, 1, 2]
-    assert characters[1, 0].tolist() == [IGNORED] * CELL_SLOTS
-    assert not weights[1, 0].any()
-
-
-def test_more_characters_than_a_cell_has_slots_are_not_asked_for() -> None:
-    marks = np.full((1, 8, 4), -1e4, np.float32)
-    middle = SHEET_PX / 2
-    for at in range(CELL_SLOTS + 1):
-        marks[0, at] = (middle + 1 + 2 * at, middle + 1, 1, 0)
-    still = np.zeros(1, np.float32)
-    characters, _ = _by_cell(marks, np.full((1, 2), middle, np.float32), still + 1, still)
-    assert (characters == IGNORED).sum() == CELL_SLOTS
-
-
-def test_a_turned_and_enlarged_crop_has_its_ink_where_its_characters_are() -> None:
-    crops = PrintCrops(printer(), seed=1, pool=1)
-    mask, marks = np.zeros((1, SHEET_PX, SHEET_PX), np.uint8), np.full((1, 8, 4), -1e4, np.float32)
-    mask[0, 48:52, 70:74] = 255
-    marks[0, 0] = (72, 50, 1, 0)
-    middles, scales, turns = np.array([[64, 60]], np.float32), np.array([1.2], np.float32), np.array([0.08], np.float32)
-    ink = crops._cut(mask, middles, scales, turns)[0, 0]
-    y, x = divmod(int(ink.argmax()), CROP_PX)
-    characters, _ = _by_cell(marks, middles, scales, turns)
-    assert characters[0, :, 0].argmax() == y // CELL_PX * (CROP_PX // CELL_PX) + x // CELL_PX
-
-
-def test_a_sheet_on_which_nothing_could_be_printed_is_a_blank_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PrintCrops, "_text", lambda _crops, _size: " ")
-    _, characters, _ = PrintCrops(printer(), seed=5, pool=2).batch(2)
-    assert not (characters > 0).any()
-
-
-def test_print_crops_are_the_same_for_the_same_seed() -> None:
-    first, second = (PrintCrops(printer(), seed=5, pool=6).batch(12) for _ in range(2))
-    for one, other in zip(first, second, strict=True):
-        assert torch.equal(one, other)
-    pixels, characters, weights = first
-    assert pixels.shape == (12, 3, CROP_PX, CROP_PX)
-    assert int((characters > 0).sum()) > 30
-    assert bool((weights[characters > 0] == 1).all())
 
 
 def test_the_tower_is_probed_by_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,10 +110,8 @@ def test_the_tower_is_probed_by_its_classes(monkeypatch: pytest.MonkeyPatch) -> 
         tower.classes.bias.zero_()
         tower.classes.bias[names.index(known.sprites[0].name)] = 1.0  # whatever it sees
     monkeypatch.setattr(probing, "noto_sprites", lambda: [known.sprites[0]])
-    monkeypatch.setattr(probing, "Printer", lambda *_args, **_kwargs: printer())
     found = probing.probe_names(tower, known, 24)
     assert 0 < found["fluent"] < 1
-    assert found["characters"] < 0.5
 
 
 def test_a_probe_says_what_is_missing(tmp_path: Path) -> None:
