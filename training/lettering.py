@@ -34,7 +34,8 @@ class Lettering(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels of crops, 0 to 255 → (crops, cells, CELL_SLOTS, characters) logits."""
         logits: Tensor = self.characters(self.reader(normalised(pixels)))
-        return logits.flatten(2).transpose(1, 2).unflatten(-1, (CELL_SLOTS, -1))
+        cells = logits.flatten(2).transpose(1, 2)
+        return cells.reshape(*cells.shape[:2], CELL_SLOTS, -1)
 
 
 def cell_loss(logits: Tensor, characters: Tensor, weights: Tensor) -> Tensor:
