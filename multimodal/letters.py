@@ -49,17 +49,18 @@ class LetterReader(nn.Module):
         self.n_channels = fine
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(batch, 3, height, width) → (batch, n_channels, height / 8, width / 8); sides are multiples of 32."""
+        """(batch, 3, height, width) → (batch, n_channels, height / 8, width / 8); sides are multiples of 8."""
         fine = self.fine(self.stem(pixels))
         middle = self.middle(self.to_middle(fine))
         coarse = self.coarse(self.to_coarse(middle))
-        middle = middle + _twice(self.from_coarse(coarse))
-        joined: Tensor = self.joined(fine + _twice(self.from_middle(middle)))
+        middle = middle + _enlarged(self.from_coarse(coarse), middle)
+        joined: Tensor = self.joined(fine + _enlarged(self.from_middle(middle), fine))
         return joined
 
 
-def _twice(x: Tensor) -> Tensor:
-    return nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+    """To the height and width of ``like``, which may be odd."""
+    return nn.functional.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
 def cells_of_tokens(letters: Tensor) -> Tensor:

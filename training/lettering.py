@@ -44,12 +44,6 @@ def cell_loss(logits: Tensor, characters: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def share_read(logits: Tensor, characters: Tensor) -> float:
-    """Of the characters that there are, how many are the likeliest."""
-    there = characters > 0
-    return float((logits.argmax(-1) == characters)[there].float().mean())
-
-
 def run(plan: StagePlan, vision: VisionNetwork, printer: Printer, seed: int) -> None:
     """Trains the reader of ``vision``, which must have one."""
     assert vision.letters is not None

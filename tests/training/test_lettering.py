@@ -57,17 +57,17 @@ def test_each_visual_token_gets_the_cells_that_it_covers() -> None:
     assert tokens[0, 1].tolist() == [3, 4, 5, 12, 13, 14, 21, 22, 23]
 
 
-@pytest.mark.parametrize("tiles", [(1, 1), (2, 3)])
-def test_what_is_read_is_added_to_the_visual_tokens(tiles: tuple[int, int]) -> None:
+@pytest.mark.parametrize("tiles", [(1, 1), (2, 3), (1.5, 2.5)])
+def test_what_is_read_is_added_to_the_visual_tokens(tiles: tuple[float, float]) -> None:
     network = vision().eval()
     assert network.spelling is not None
-    rows, columns = tiles
-    pixels = torch.randn(1, 3, 96 * rows, 96 * columns)
-    places = torch.zeros(1, TOKENS_A_SIDE**2 * rows * columns, N_PLACES)
+    height, width = (int(96 * side) for side in tiles)
+    pixels = torch.randn(1, 3, height, width)
+    places = torch.zeros(1, TOKENS_A_SIDE**2 * height * width // 96**2, N_PLACES)
     with torch.inference_mode():
         maps = network.feature_maps(pixels)
         assert maps.letters is not None
-        assert maps.letters.shape[-2:] == (96 * rows // CELL_PX, 96 * columns // CELL_PX)
+        assert maps.letters.shape[-2:] == (height // CELL_PX, width // CELL_PX)
         nothing = network.visual_tokens(maps._replace(letters=None), places) + network.spelling.bias
         assert torch.equal(network.visual_tokens(maps, places), nothing), "it begins with nothing"
         torch.nn.init.normal_(network.spelling.weight)
