@@ -21,7 +21,7 @@ from training.answers import Examiner
 from training.batches import answer_loss, embed, next_token_loss, pack_chats
 from training.dialogues import Composer, PictureChat
 from training.imagined import ImaginedScenes, Imaginer, TokenMaker
-from training.lookup import HEADS, layers_of, lookup_losses, lookups_of
+from training.lookup import HEADS, LOOKUP_WEIGHT, layers_of, lookup_losses, lookups_of
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.mixing import moved
 from training.pictures import Material, Painter
@@ -29,7 +29,7 @@ from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.prose import help_pages, sentences
 from training.quotes import Quoter
-from training.reading import LOOKUP_WEIGHT, Drills, grounded_losses, grounded_rows, short_rows
+from training.reading import Drills, grounded_losses, grounded_rows, short_rows
 from training.scene_pool import ScenePool
 from training.smalltalk import Talker
 from training.texts import Writer

@@ -30,6 +30,7 @@ from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
 MATCHING = 2.0
 SAID_MATCHING = 6.0
+LOOKUP_WEIGHT = 0.2  # of where heads look, beside the answers
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Lookups:
 
     queries: Tensor
     wanted: Tensor
+
+    @classmethod
+    def of(cls, found: list[tuple[int, int, list[int]]], length: int) -> Lookups:
+        """``found``: row, column and the columns to look at, all alike, of a batch of rows of ``length``."""
+        wanted = torch.zeros(len(found), length)
+        for at, (_, _, targets) in enumerate(found):
+            wanted[at, targets] = 1 / len(targets)
+        return cls(torch.tensor([one[:2] for one in found], dtype=torch.long).view(-1, 2), wanted)
 
     def to(self, device: torch.device) -> Lookups:
         return Lookups(self.queries.to(device), self.wanted.to(device))
@@ -119,9 +128,7 @@ def lookups_of(
     chats: list[Chat], scenes: list[tuple[Scene, ...]], rows: Rows, tokenizer: Tokenizer
 ) -> dict[str, Lookups]:
     """For each of ``HEADS``; ``chats`` and the ``scenes`` of their pictures are in the order of ``rows``."""
-    length = rows.ids.shape[1]
-    queries: dict[str, list[tuple[int, int]]] = {name: [] for name in HEADS}
-    wanted: dict[str, list[Tensor]] = {name: [] for name in HEADS}
+    found: dict[str, list[tuple[int, int, list[int]]]] = {name: [] for name in HEADS}
     for chat, drawn, (row, start) in zip(chats, scenes, rows.starts, strict=True):
         under = [sight for picture, scene in enumerate(drawn) for sight in sights(scene, picture)]
         columns = start + (rows.ids[row, start + 1 :] == IMAGE_ID).nonzero().flatten()[: len(under)] + 1
@@ -134,17 +141,8 @@ def lookups_of(
             for name, targets in zip(HEADS, _targets(look, at, start), strict=True):
                 ahead = [column for column in targets if column <= here]  # a later picture may show the same
                 if ahead:
-                    share = torch.zeros(length)
-                    share[ahead] = 1 / len(ahead)
-                    queries[name].append((row, here))
-                    wanted[name].append(share)
-    return {
-        name: Lookups(
-            torch.tensor(queries[name], dtype=torch.long).view(-1, 2),
-            torch.stack(wanted[name]) if wanted[name] else torch.zeros(0, length),
-        )
-        for name in HEADS
-    }
+                    found[name].append((row, here, ahead))
+    return {name: Lookups.of(of_head, rows.ids.shape[1]) for name, of_head in found.items()}
 
 
 def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[int], ...]:

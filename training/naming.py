@@ -1,8 +1,7 @@
 """The stage "names" of the image tower: crops with one thing each and one class a name.
 
 Nothing that the other stages ask for teaches a convolutional network as quickly to tell five hundred things apart. The
-crops are cut, turned and coloured as tensors, hundreds at a time, so that a step costs little more than
-the tower.
+crops are cut, turned and coloured as tensors, hundreds at a time, so that a step costs little more than the tower.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 from training.batches import Rows, answer_loss, embed, next_token_loss, pack, pack_chats
 from training.chats import Chat
 from training.language import LanguageModel
-from training.lookup import layers_of, lookup_losses
+from training.lookup import LOOKUP_WEIGHT, layers_of, lookup_losses
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.prose import help_pages, sentences
 from training.quotes import Quoter
@@ -31,7 +31,6 @@ CITATION_WEIGHT = 3.0  # of the number in “[2]”
 FIRST_WEIGHT = 4.0  # of the first token of a quoted sentence, which tells it from all others; the rest is copied
 QUOTED_SHARE = 0.35  # of the chats on passages
 UNRELATED_SHARE = 0.08
-LOOKUP_WEIGHT = 0.2  # of where heads look
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
 

@@ -8,9 +8,7 @@ another from an answer at the word that the sentence shares with what is asked; 
 
 from __future__ import annotations
 
-import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from training.batches import Rows
 from training.lookup import Head, Lookups
@@ -38,14 +36,7 @@ def source_lookups(rows: Rows, tokenizer: Tokenizer) -> dict[str, Lookups]:
             if source is not None:
                 matching = _matching(tokens, set(tokens[topic:quoted]), source, starts)
                 found["source"] += [(row, quoted - 1 + later, matching) for later in range(UNDECIDED)]
-    return {name: _lookups(queries, rows.ids.shape[1]) for name, queries in found.items()}
-
-
-def _lookups(queries: list[tuple[int, int, list[int]]], length: int) -> Lookups:
-    wanted: Tensor = torch.zeros(len(queries), length)
-    for at, (_, _, targets) in enumerate(queries):
-        wanted[at, targets] = 1 / len(targets)
-    return Lookups(torch.tensor([query[:2] for query in queries], dtype=torch.long).view(-1, 2), wanted)
+    return {name: Lookups.of(queries, rows.ids.shape[1]) for name, queries in found.items()}
 
 
 def _sentence_starts(tokens: list[int], ends: set[int]) -> list[int]:

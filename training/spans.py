@@ -164,5 +164,5 @@ def conclusion(text: str) -> tuple[int, int] | None:
     if not found:
         return None
     group = next(name for name, said in found.groupdict().items() if said)
-    ahead = text.rfind(found[group], 0, found.start())
-    return (found.start(group), ahead) if ahead >= 0 else None
+    said = [match.start() for match in re.finditer(rf"\b{re.escape(found[group])}\b", text[: found.start()])]
+    return (found.start(group), said[-1]) if said else None

@@ -136,13 +136,16 @@ VIEWS_CONFIG: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def in_views(folder: Path) -> Path:
-    """An encoder that sees pictures in views."""
+@pytest.fixture(params=[{}, {"letters": [16, 24, 32]}], ids=["tower", "tower and reader"])
+def in_views(folder: Path, request: pytest.FixtureRequest) -> Path:
+    """An encoder that sees pictures in views, without a reader of print and with one."""
     torch.manual_seed(0)
-    network = VisionNetwork(VIEWS_CONFIG).eval()
+    config = VIEWS_CONFIG | request.param
+    network = VisionNetwork(config).eval()
+    if network.spelling is not None:
+        torch.nn.init.normal_(network.spelling.weight, std=0.1)
     safetensors.torch.save_file(network.state_dict(), folder / "vision.safetensors")
-    (folder / "vision.json").write_text(json.dumps(VIEWS_CONFIG))
+    (folder / "vision.json").write_text(json.dumps(config))
     return folder
 
 

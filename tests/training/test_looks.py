@@ -234,6 +234,7 @@ def test_a_bar_s_value_is_looked_at_where_it_is_printed() -> None:
             "stars",
         ),
         ("A heart in the first and a star in the second picture, so it is the second picture.", "the", "second"),
+        ("A small ear and a very large bear, so the ear is smaller.", "the", "ear"),
         ("A red star and a blue heart.", "", ""),
     ],
 )
