@@ -20,20 +20,18 @@ from torch import Tensor, nn
 from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.connector import CAbstractor, ViewAbstractor
-from hearth.multimodal.letters import CELLS_A_TOKEN, LetterReader, cells_of_tokens
+from hearth.multimodal.letters import LetterReader, PrintVectors
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
 
 END_TOKEN = "<|end|>"
 
 
 class FeatureMaps(NamedTuple):
-    """What is seen of pictures, each (batch, channels, height, width): on cells of 16 and of 32 pixels by the image
-    tower, and of 8 by the reader of letters, if there is one.
-    """
+    """What the image tower sees of pictures on cells of 16 and of 32 pixels, (batch, channels, height, width)."""
 
     fine: Tensor
     coarse: Tensor
-    letters: Tensor | None = None
 
 
 class VisionNetwork(nn.Module):
@@ -41,7 +39,8 @@ class VisionNetwork(nn.Module):
 
     ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has
     them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
-    or ``n_places``, for pictures seen in views. ``letters``, if there is one, are the channels of a reader of print.
+    or ``n_places``, for pictures seen in views. ``letters``, if there are any, are the channels of a
+    reader of print.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -51,21 +50,14 @@ class VisionNetwork(nn.Module):
         self.in_views = "n_places" in config["connector"]
         self.connector = (ViewAbstractor if self.in_views else CAbstractor)(in_channels, **config["connector"])
 
-        n_embd = config["connector"]["n_embd"]
         self.letters = LetterReader(tuple(config["letters"])) if "letters" in config else None
-        self.spelling = nn.Linear(CELLS_A_TOKEN**2 * self.letters.n_channels, n_embd) if self.letters else None
-        if self.spelling is not None:
-            nn.init.zeros_(self.spelling.weight)
+        self.print = PrintVectors(config["connector"]["n_embd"]) if "letters" in config else None
 
-    def tower_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def feature_maps(self, pixels: Tensor) -> FeatureMaps:
         """The maps of the image tower's two deepest stages, of (batch, 3, height, width) normalised pixels."""
         tower: Any = self.clip.visual
         fine = tower.layer3(tower.layer2(tower.layer1(tower.stem(pixels))))
-        return fine, tower.layer4(fine)
-
-    def feature_maps(self, pixels: Tensor) -> FeatureMaps:
-        """(batch, 3, height, width) normalised pixels → maps."""
-        return FeatureMaps(*self.tower_maps(pixels), self.letters(pixels) if self.letters else None)
+        return FeatureMaps(fine, tower.layer4(fine))
 
     def picture_vectors(self, coarse: Tensor) -> Tensor:
         """(batch, …) coarse maps → (batch, embed_dim), unit norm."""
@@ -77,10 +69,7 @@ class VisionNetwork(nn.Module):
         enlarged = nn.functional.interpolate(maps.coarse, size=maps.fine.shape[-2:], mode="nearest")
         joined = torch.cat((maps.fine, enlarged), dim=1)
         tokens: Tensor = self.connector(joined) if places is None else self.connector(joined, places)
-        if self.spelling is None or maps.letters is None:
-            return tokens
-        spelt: Tensor = self.spelling(cells_of_tokens(maps.letters))
-        return tokens + spelt
+        return tokens
 
     def text_vectors(self, ids: Tensor) -> Tensor:
         """(batch, context_length) token ids, the end token the highest id → (batch, embed_dim), unit norm."""
@@ -125,17 +114,21 @@ class PocketVision:
 
     def n_tokens(self, width: int, height: int) -> int:
         """Visual tokens of a picture of ``width`` × ``height`` pixels."""
-        return self._n_tokens or views.n_tokens(width, height)
+        return self._n_tokens or views.n_tokens(width, height) + (PRINT_TOKENS if self._network.letters else 0)
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> NDArray[np.float32]:
-        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, then of its tiles."""
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, of its tiles, of what is printed."""
         if not self._network.in_views:
             return self._tokens(self._pixels(image), None)
         seen = views.views(image, self._side_px)
-        return np.concatenate(
-            [self._tokens(*(torch.from_numpy(part)[None] for part in (view.pixels, view.places))) for view in seen]
-        )
+        tokens = [self._tokens(*(torch.from_numpy(part)[None] for part in (view.pixels, view.places))) for view in seen]
+        if self._network.letters and self._network.print:
+            logits = self._network.letters(torch.from_numpy(seen[1].pixels)[None])[0].numpy()
+            weights = {name: weight.numpy() for name, weight in self._network.print.state_dict().items()}
+            frame = views.tile_frame(*image.size, self._side_px)
+            tokens.append(PrintTokens(weights).tokens(printed(logits), frame))
+        return np.concatenate(tokens)
 
     def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
         tokens: NDArray[np.float32] = self._network.visual_tokens(self._network.feature_maps(pixels), places)[0].numpy()

@@ -1,11 +1,15 @@
-"""A small network for print beside the image tower: what character lies on each cell of 8 pixels."""
+"""A small network for print beside the image tower: what characters lie on each cell of 8 pixels.
+
+What it says is put in order by ``hearth.multimodal.print_order``.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-CELL_PX = 8
-CELLS_A_TOKEN = 3  # each way
+from hearth.multimodal.print_order import CELL_SLOTS, CHARACTERS
+from hearth.multimodal.views import ANCHORS
 
 
 class _Block(nn.Module):
@@ -46,16 +50,23 @@ class LetterReader(nn.Module):
         self.coarse = nn.Sequential(*(_Block(coarse) for _ in range(depth)))
         self.from_coarse, self.from_middle = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)
         self.joined = nn.Sequential(*(_Block(fine) for _ in range(depth)))
-        self.n_channels = fine
+        self.characters = nn.Conv2d(fine, CELL_SLOTS * (len(CHARACTERS) + 1), 1)
+        self.begins = nn.Conv2d(fine, CELL_SLOTS, 1)
+        self.sizes = nn.Conv2d(fine, CELL_SLOTS, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(batch, 3, height, width) → (batch, n_channels, height / 8, width / 8); sides are multiples of 8."""
+        """(batch, 3, height, width) → (batch, CELL_SLOTS, N_SAID, height / 8, width / 8); sides are multiples of 8.
+
+        For each place in a cell logits of no character and of each of ``CHARACTERS``, then of whether a word begins
+        with it, and last the natural logarithm of its font's size in pixels.
+        """
         fine = self.fine(self.stem(pixels))
         middle = self.middle(self.to_middle(fine))
         coarse = self.coarse(self.to_coarse(middle))
         middle = middle + _enlarged(self.from_coarse(coarse), middle)
-        joined: Tensor = self.joined(fine + _enlarged(self.from_middle(middle), fine))
-        return joined
+        joined = self.joined(fine + _enlarged(self.from_middle(middle), fine))
+        characters = self.characters(joined).unflatten(1, (CELL_SLOTS, -1))
+        return torch.cat((characters, self.begins(joined)[:, :, None], self.sizes(joined)[:, :, None]), dim=2)
 
 
 def _enlarged(x: Tensor, like: Tensor) -> Tensor:
@@ -63,9 +74,14 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     return nn.functional.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
-def cells_of_tokens(letters: Tensor) -> Tensor:
-    """(batch, channels, height, width) of cells → (batch, tokens, 9 × channels): those under each visual token."""
-    batch, channels, height, width = letters.shape
-    side = CELLS_A_TOKEN
-    split = letters.reshape(batch, channels, height // side, side, width // side, side)
-    return split.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+class PrintVectors(nn.Module):
+    """What ``hearth.multimodal.print_order.PrintTokens`` makes tokens of, all of width ``n_embd``.
+
+    ``characters``: none, then each of ``CHARACTERS``; ``begins``: of a word; ``places``: of the anchors of a picture.
+    """
+
+    def __init__(self, n_embd: int) -> None:
+        super().__init__()
+        self.characters = nn.Parameter(torch.zeros(1 + len(CHARACTERS), n_embd))
+        self.begins = nn.Parameter(torch.zeros(n_embd))
+        self.places = nn.Parameter(torch.zeros(ANCHORS**2, n_embd))

@@ -20,6 +20,7 @@ from PIL import Image
 from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -30,6 +31,7 @@ END_TOKEN = "<|end|>"
 _ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that inference does not use
 _FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
 _TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
+_PRINT = "network.print."  # weights of an encoder that reads print
 
 
 class PictureEncoder:
@@ -44,6 +46,7 @@ class PictureEncoder:
         picture: InferenceSession,
         tiles: InferenceSession | None,
         caption: InferenceSession,
+        print_tokens: PrintTokens | None,
         tokenizer: Tokenizer,
         end_id: int,
         config: dict[str, Any],
@@ -53,6 +56,7 @@ class PictureEncoder:
         self._picture = picture
         self._tiles = tiles
         self._caption = caption
+        self._print_tokens = print_tokens
         self._tokenizer = tokenizer
         self._end = end_id
         self._side_px: int = config["vision_cfg"]["image_size"]
@@ -81,7 +85,9 @@ class PictureEncoder:
             picture, caption = (_session(content[name], weights) for name in ("picture.onnx", "caption.onnx"))
             in_views = "n_places" in config["connector"]
             tiles = _session(_read(folder / _TILES_FILE, digest), weights) if in_views else None
-            return cls(picture, tiles, caption, tokenizer, end, config, digest.hexdigest())
+            print_weights = {n.removeprefix(_PRINT): _full(w) for n, w in weights.items() if n.startswith(_PRINT)}
+            print_tokens = PrintTokens(print_weights) if "letters" in config else None
+            return cls(picture, tiles, caption, print_tokens, tokenizer, end, config, digest.hexdigest())
         except ModelFileError:
             raise
         except Exception as error:  # each parser has exceptions of its own; the cause is kept
@@ -92,17 +98,21 @@ class PictureEncoder:
 
     def n_tokens(self, width: int, height: int) -> int:
         """Visual tokens of a picture of ``width`` × ``height`` pixels."""
-        return self._n_tokens or views.n_tokens(width, height)
+        return self._n_tokens or views.n_tokens(width, height) + (PRINT_TOKENS if self._print_tokens else 0)
 
     def encode(self, image: Image.Image) -> Array:
-        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, then of its tiles."""
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, of its tiles, of what is printed."""
         tokens: Array
         if self._tiles is None:
             tokens = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
             return tokens
-        seen = zip((self._picture, self._tiles), views.views(image, self._side_px), strict=True)
-        tokens = np.concatenate([session.run(["tokens"], _fed(view))[0][0] for session, view in seen])
-        return tokens
+        whole, tiles = views.views(image, self._side_px)
+        of_whole = self._picture.run(["tokens"], _fed(whole))[0][0]
+        if self._print_tokens is None:
+            return np.concatenate((of_whole, self._tiles.run(["tokens"], _fed(tiles))[0][0]))
+        of_tiles, letters = self._tiles.run(["tokens", "letters"], _fed(tiles))
+        frame = views.tile_frame(*image.size, self._side_px)
+        return np.concatenate((of_whole, of_tiles[0], self._print_tokens.tokens(printed(letters[0]), frame)))
 
     def embed_picture(self, image: Image.Image) -> Array:
         """Search vector, float32, shape (dimension,), unit norm."""

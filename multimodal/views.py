@@ -123,9 +123,14 @@ def places_of(frame: Frame, side_px: int, *, tiles: bool, crop: tuple[int, int, 
     xs = left + (np.arange(round((right - left) / step)) + 0.5) * step
     ys = top + (np.arange(round((bottom - top) / step)) + 0.5) * step
     across, down = frame.in_square(np.tile(xs, len(ys)), np.repeat(ys, len(xs)))
-    weights = (_hats(down)[:, :, None] * _hats(across)[:, None, :]).reshape(len(across), -1)
+    weights = anchor_weights(across, down)
     kind = np.tile(np.array([0.0, 1.0] if tiles else [1.0, 0.0], dtype=np.float32), (len(across), 1))
     return np.concatenate((weights, kind), axis=1).astype(np.float32)
+
+
+def anchor_weights(across: Array, down: Array) -> Array:
+    """(n,) shares of the square that a picture is fitted in → (n, ANCHORS²) weights of the anchors around."""
+    return (_hats(down)[:, :, None] * _hats(across)[:, None, :]).reshape(len(across), -1)
 
 
 def _hats(shares: Array) -> Array:

@@ -1,7 +1,7 @@
 """The stage "look" of the vision half: every visual token learns to say what lies under it.
 
 Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number,
-elsewhere the colour of the background; over print, for its characters. The words are scored against the language
+elsewhere the colour of the background. The words are scored against the language
 model's own word vectors, without a pass through the language model, so that many more pictures are seen than in the
 stages with answers; and what a visual token says and where it lies is then as easy to look up as a word in a text.
 Whole pictures are contrasted with their captions besides, by open_clip's own loss. That says which picture is nearest
@@ -19,15 +19,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hearth.multimodal.views import N_PLACES
-from training.asking import CHARACTERS, IGNORED, N_SLOTS
 from training.language import LanguageModel
 from training.loop import StagePlan, autocast, pick_device, run_stage
 from training.pictures import Material
 from training.pocket_network import PocketNetwork
 from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, ViewBatches, stream
 
-CHARACTER_WEIGHT = 0.7
-SPELLING_FIRST = 0.03  # of the stage: what only training needs is new, and must not mislead the vision half
+SAYING_FIRST = 0.03  # of the stage: what only training needs is new, and must not mislead the vision half
 STRAY_WEIGHT = 3.0
 STRAY_LIKENESS = 0.15  # at most, of a picture and a text that does not describe any (cosine)
 FIRST_SHARPNESS = 0.25  # of the words: random directions are to say little at first
@@ -47,18 +45,17 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
     }
 
 
-class Spelling(nn.Module):
-    """Reads the words and characters that a visual token stands for; only training needs it.
+class Saying(nn.Module):
+    """Reads the words that a visual token stands for, which are told by their vectors; only training needs it.
 
-    Words are told by their vectors. ``prior`` is how often each is asked for at all: the vectors of a few hundred names
+    ``prior`` is how often each is asked for at all: the vectors of a few hundred names
     are no basis to say "one of these" with, so a visual token has to say only what tells its words from the others.
     ``sharpness`` grows as tokens learn to say them; without it they first grow in directions that no word uses, only to
     say less, and it takes hundreds of steps to undo that.
     """
 
-    def __init__(self, n_embd: int, n_vocab: int) -> None:
+    def __init__(self, n_vocab: int) -> None:
         super().__init__()
-        self.heads = nn.Linear(n_embd, N_SLOTS * (len(CHARACTERS) + 1))
         self.register_buffer("prior", torch.zeros(n_vocab))
         self.prior: Tensor
         self.sharpness = nn.Parameter(torch.zeros(1, 1))
@@ -76,39 +73,21 @@ class Spelling(nn.Module):
         often.index_add_(0, batch.entries[:, 1], (asked / asked.sum()).to(often))
         self.prior.copy_(often.log())
 
-    def forward(self, normed: Tensor) -> Tensor:
-        """(n, n_embd) → (n, N_SLOTS, characters)."""
-        logits: Tensor = self.heads(normed).unflatten(-1, (N_SLOTS, -1))
-        return logits
-
 
 def normalised(pixels: Tensor) -> Tensor:
     """uint8 pixels as ``hearth.multimodal.views`` hands them to the encoder, channels last."""
     return ((pixels.float() - 128.0) / 64.0).contiguous(memory_format=torch.channels_last)
 
 
-def word_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, spelling: Spelling) -> Tensor:
+def word_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, saying: Saying) -> Tensor:
     """Weighted cross-entropy of the words under every visual token; ``visual`` is (views, n_tokens, n_embd)."""
     wanted = torch.zeros(len(batch.rows), language.config.n_vocab, device=visual.device)
     at = batch.entries.to(visual.device)
     wanted.index_put_((at[:, 0], at[:, 1]), batch.shares.to(visual.device), accumulate=True)
-    logits = spelling.word_logits(language.norm(visual[batch.rows[:, 0], batch.rows[:, 1]]), language)
+    logits = saying.word_logits(language.norm(visual[batch.rows[:, 0], batch.rows[:, 1]]), language)
     losses = nn.functional.cross_entropy(logits, wanted, reduction="none")
     weights = batch.row_weights.to(visual.device)
     return (losses * weights).sum() / weights.sum()
-
-
-def character_loss(batch: ViewBatch, visual: Tensor, language: LanguageModel, spelling: Spelling) -> Tensor:
-    """Weighted cross-entropy of the characters; zero for a batch without print."""
-    if len(batch.characters) == 0:
-        return visual.sum() * 0.0
-    rows = batch.characters.to(visual.device)
-    logits = spelling(language.norm(visual[rows[:, 0], rows[:, 1]])).float()
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1), rows[:, 2:].flatten(), reduction="none", ignore_index=IGNORED
-    )
-    weights = batch.character_weights.to(visual.device).flatten()
-    return (losses * weights).sum() / weights.sum().clamp(min=1.0)
 
 
 def stray_loss(pictures: Tensor, strays: Tensor) -> Tensor:
@@ -132,12 +111,12 @@ class Aligning:
         self.device = device
         self.clip_weight = clip_weight
         self._clip_loss = ClipLoss()
-        if not network.spelling.prior.any():
-            network.spelling.count(ViewBatches(material, tokenizer, seed).batch(PRIOR_VIEWS))
+        if not network.saying.prior.any():
+            network.saying.count(ViewBatches(material, tokenizer, seed).batch(PRIOR_VIEWS))
         self._batches = stream(material, tokenizer, seed)
 
     def losses(self, progress: float) -> dict[str, Tensor]:
-        return self.of(next(self._batches), vision_learns=progress > SPELLING_FIRST)
+        return self.of(next(self._batches), vision_learns=progress > SAYING_FIRST)
 
     def of(self, batch: ViewBatch, *, vision_learns: bool = True) -> dict[str, Tensor]:
         vision, language = self.network.vision, self.network.language
@@ -145,10 +124,7 @@ class Aligning:
             with torch.set_grad_enabled(vision_learns):
                 maps = vision.feature_maps(normalised(batch.pixels.to(self.device)))
                 visual = vision.visual_tokens(maps, batch.places.to(self.device))
-            terms = {
-                "words": word_loss(batch, visual, language, self.network.spelling),
-                "spelt": CHARACTER_WEIGHT * character_loss(batch, visual, language, self.network.spelling),
-            }
+            terms = {"words": word_loss(batch, visual, language, self.network.saying)}
             if not vision_learns:
                 return terms
             scale = vision.clip.logit_scale.exp().clamp(max=100.0)

@@ -1,13 +1,10 @@
-"""What every visual token of a view is asked for: words of what lies under it, and the characters printed there."""
+"""What every visual token of a view is asked for: words of what lies under it."""
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame
@@ -24,10 +21,6 @@ EDGE_TOKEN_WEIGHT = 0.25  # of a visual token that a thing covers besides the on
 PHOTOGRAPH_TOKEN_WEIGHT = 0.5  # of every token of a photograph
 BACKGROUND_TOKEN_WEIGHT = 0.05  # there are a dozen of them in a picture
 TEXT_TOKEN_WEIGHT = 0.1
-BLANK_WEIGHT = 0.1  # of a token without characters in a view that has some
-N_SLOTS = 4  # characters that one token may say
-CHARACTERS = string.ascii_letters + string.digits + ".,:;-+'&%/()!?#€$"
-IGNORED = -100
 BACKGROUND = "background"  # the first word of a token that lies on nothing else
 
 Words = list[tuple[str, float]]
@@ -62,14 +55,10 @@ class Part:
 
 @dataclass
 class Asked:
-    """By visual token: its words and weight, and which thing lies there, None for the background; and the characters,
-    (n_tokens, N_SLOTS) indices, 0 for none.
-    """
+    """By visual token: its words and weight, and which thing lies there, None for the background."""
 
     words: dict[int, tuple[Words, float]] = field(default_factory=dict)
     things: dict[int, int | None] = field(default_factory=dict)
-    characters: NDArray[np.int64] | None = None
-    character_weights: NDArray[np.float32] | None = None
 
 
 def words_of(scene: Scene, thing: Thing, *, whole: bool = True) -> Words:
@@ -109,8 +98,8 @@ def ask(scene: Scene, part: Part, side_px: int) -> Asked:
         if scene.kind == "things" and 0 <= x < columns * step and 0 <= y < rows * step:
             cell = int(y / step) * columns + int(x / step)
             asked.words[cell], asked.things[cell] = (words_of(scene, thing, whole=not part.tiles), 1.0), at
-    if scene.kind in ("words", "sheet", "chart"):
-        _ask_characters(asked, scene, part, step, columns, rows)
+    if scene.kind == "words":
+        _ask_print(asked, scene, part, step, columns, rows)
     return asked
 
 
@@ -124,7 +113,7 @@ def _ask_token(
     *,
     whole: bool,
 ) -> None:
-    if scene.kind in ("words", "sheet"):
+    if scene.kind == "words":
         return
     far = [
         max(
@@ -146,24 +135,10 @@ def _ask_token(
         asked.things[cell] = None
 
 
-def _ask_characters(asked: Asked, scene: Scene, part: Part, step: float, columns: int, rows: int) -> None:
-    found: dict[int, list[tuple[float, str]]] = {}
+def _ask_print(asked: Asked, scene: Scene, part: Part, step: float, columns: int, rows: int) -> None:
+    """Tokens over print say that it is there; what it says, the reader of print does."""
     for mark in scene.marks:
         x, y = part.frame.on_canvas(mark.x, mark.y)
         x, y = x - part.box[0], y - part.box[1]
         if 0 <= x < columns * step and 0 <= y < rows * step:
-            found.setdefault(int(y / step) * columns + int(x / step), []).append((x, mark.character))
-    characters = np.zeros((columns * rows, N_SLOTS), dtype=np.int64)
-    weights = np.full((columns * rows, N_SLOTS), BLANK_WEIGHT, dtype=np.float32)
-    for cell, there in found.items():
-        there.sort()
-        indices = [CHARACTERS.find(character) + 1 for _, character in there]
-        if len(indices) > N_SLOTS or 0 in indices:
-            characters[cell] = IGNORED
-            weights[cell] = 0.0
-            continue
-        characters[cell, : len(indices)] = indices
-        weights[cell, : len(indices) + 1] = 1.0
-        if scene.kind != "chart":
-            asked.words[cell] = ([("text", 1.0)], TEXT_TOKEN_WEIGHT)
-    asked.characters, asked.character_weights = characters, weights
+            asked.words[int(y / step) * columns + int(x / step)] = ([("text", 1.0)], TEXT_TOKEN_WEIGHT)

@@ -72,7 +72,7 @@ class Breakdown:
         source = self.composer.scenes
         if isinstance(source, ImaginedScenes):
             return [source.visual(scene) for scene in scenes]
-        return encode_scenes(list(scenes), self.network.vision, torch.device("cpu"))
+        return [one.tokens for one in encode_scenes(list(scenes), self.network.vision, torch.device("cpu"))]
 
     def _answered(self, rows: Rows, visual: torch.Tensor) -> tuple[float, bool]:
         language = self.network.language

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 from tokenizers import Tokenizer
 
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import n_tokens
 from training.exchanges import SPELL_CLOSE, SPELL_OPEN
 
@@ -41,6 +42,11 @@ class Chat:
     expected: tuple[str, ...] = ()
 
 
+def n_visual(image: Image.Image) -> int:
+    """Visual tokens of a picture: of its views, and of what is printed."""
+    return n_tokens(image.width, image.height) + PRINT_TOKENS
+
+
 def text_tokens(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """Ids of ``text``, each with where it ends in the text without marks. What is marked to be spelled becomes one
     token a character.
@@ -67,8 +73,8 @@ def encode(chat: Chat, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     learnt = [False]
     end = special_id(tokenizer, "<|end|>")
     for message in chat.messages:
-        n_visual = sum(n_tokens(image.width, image.height) for image in message.images)
-        head = [special_id(tokenizer, f"<|{message.role}|>")] + [IMAGE_ID] * n_visual
+        shown = sum(map(n_visual, message.images))
+        head = [special_id(tokenizer, f"<|{message.role}|>")] + [IMAGE_ID] * shown
         text = message.gap + message.text if message.images else message.text
         body = [*text_ids(text, tokenizer), end]
         ids += head + body

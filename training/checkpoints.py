@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from hearth.multimodal.clip import VisionNetwork
-from training.aligning import Spelling, vision_config
+from training.aligning import Saying, vision_config
 from training.language import LanguageConfig, LanguageModel
 from training.pocket_network import PocketNetwork
 
@@ -53,4 +53,4 @@ def new_network(n_vocab: int) -> PocketNetwork:
     """The pocket model with random weights."""
     language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
     n_embd = language.config.n_embd
-    return PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Spelling(n_embd, n_vocab))
+    return PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Saying(n_vocab))

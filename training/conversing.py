@@ -39,7 +39,7 @@ PICTURES = 20  # chats a step
 IMAGINED = 24
 CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
-TEXTS = {0: "grounded", 1: "imagined", 2: "talk", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "imagined"}
+TEXTS = {0: "grounded", 1: "imagined", 2: "talk", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "talk"}
 IMAGINED_TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums"}  # beside scenes that are all imagined
 TALKS_PER_STEP = 40
 SUMS_PER_STEP = 64
@@ -117,7 +117,7 @@ class Conversing:
         rows = pack_chats([chat.chat for chat in chats], self.tokenizer, self.rng, row_tokens=ROW_TOKENS)
         in_order = [chats[at] for at in rows.order]
         drawn = [chat.scenes for chat in in_order]
-        lookups = lookups_of([chat.chat for chat in in_order], drawn, rows, self.tokenizer)
+        lookups = lookups_of([chat.chat for chat in in_order], drawn, rows, self.tokenizer, scenes.printed)
         visual = torch.cat([scenes.visual(scene) for chat in in_order for scene in chat.scenes])
         language, rows = self.network.language, moved(rows, self.device)
         hidden, entering = language.run(embed(language, rows, visual.to(self.device)), rows.positions, layers_of(HEADS))
@@ -142,7 +142,7 @@ def run(
     network.to(device)
     network.vision.to(memory_format=torch.channels_last)
     network.vision.requires_grad_(False)
-    network.spelling.requires_grad_(False)
+    network.saying.requires_grad_(False)
     prose = sentences(help_pages(data))
 
     def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:

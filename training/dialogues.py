@@ -17,8 +17,8 @@ from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
 KINDS = {
-    "single": 0.14, "coloured": 0.08, "counted": 0.15, "pair": 0.14, "groups": 0.1, "crowd": 0.05, "photograph": 0.06,
-    "words": 0.08, "chart": 0.08, "related": 0.12,
+    "single": 0.12, "coloured": 0.06, "counted": 0.15, "pair": 0.14, "groups": 0.1, "crowd": 0.05, "photograph": 0.05,
+    "words": 0.09, "chart": 0.12, "related": 0.12,
 }  # fmt: skip
 IMAGINED_KINDS = {"pair": 0.26, "crowd": 0.24, "counted": 0.22, "groups": 0.18, "single": 0.05, "related": 0.05}
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}

@@ -13,13 +13,14 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import TILES, TOKENS_A_SIDE
 from training.chats import SPECIAL_TOKENS, special_id
 from training.language import LanguageModel
 
 VERSION = 1
 RETRIEVAL_BUDGET_TOKENS = 600
-MAX_VISUAL_TOKENS = (1 + TILES) * TOKENS_A_SIDE**2  # of a picture: the whole, and its tiles
+MAX_VISUAL_TOKENS = (1 + TILES) * TOKENS_A_SIDE**2 + PRINT_TOKENS  # of a picture: the whole, its tiles, its print
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
+from hearth.multimodal.print_order import Printed
+from hearth.multimodal.views import TOKENS_A_SIDE, n_tokens, tile_frame, whole_frame
 from training.asking import BACKGROUND, Part, WordTokens, ask
 from training.language import LanguageModel
 from training.pictures import TEXTURED_SHARE, Painter, Placed, row_by_row
@@ -27,6 +28,7 @@ from training.world import NUMBERS
 
 SCENE_PX = 2 * SIDE_PX
 N_WHOLE = TOKENS_A_SIDE**2
+N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
 FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd")
 FITTED_SCENES = 480
 NOISE = 0.5  # of what is left of real tokens: some of it is what the map does not tell of a name, and not noise
@@ -72,12 +74,14 @@ class TokenMaker:
         self.explained = 0.0
 
     def fit(self, scenes: list[Scene], visual: list[Tensor]) -> None:
-        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd).
+        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd). What is read of them,
+        though nothing is printed, stays as it is.
 
         A token is the mean token at its place and a linear map of the mean vector of its words (ridge regression).
         """
         told = [told_by(scene, self.words) for scene in scenes]
-        tokens = torch.stack(visual)
+        seen = torch.stack(visual)
+        tokens, self._read = seen[:, :N_SCENE], seen[:, N_SCENE:]
         asked = torch.stack([one.kinds > 0 for one in told])
         said = torch.stack([self._said(one) for one in told])
         self._middle = tokens.mean(0)
@@ -107,7 +111,8 @@ class TokenMaker:
             n = int(chosen.sum())
             if n and len(pool):
                 tokens[chosen] += NOISE * pool[torch.randint(len(pool), (n,), generator=generator)]
-        return tokens
+        read = self._read[int(torch.randint(len(self._read), (), generator=generator))]
+        return torch.cat((tokens, read))
 
     def _said(self, told: Told) -> Tensor:
         """The mean vector of the words of every token."""
@@ -164,9 +169,9 @@ class ImaginedScenes:
         vision.eval()
         with torch.no_grad():
             visual = [
-                tokens.cpu()
+                encoded.tokens.cpu()
                 for start in range(0, len(scenes), ENCODED_TOGETHER)
-                for tokens in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
+                for encoded in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
             ]
         vision.train(was_training)
         self._maker.fit(scenes, visual)
@@ -178,3 +183,7 @@ class ImaginedScenes:
     def visual(self, scene: Scene) -> Tensor:
         """Visual tokens, shape (n_tokens, n_embd); others with every call."""
         return self._maker.make(told_by(scene, self._maker.words), self._generator)
+
+    def printed(self, _scene: Scene) -> tuple[Printed, ...]:
+        """Nothing is printed on what is imagined."""
+        return ()

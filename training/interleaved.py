@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from tokenizers import Tokenizer
 
-from hearth.multimodal.views import n_tokens
 from training.answers import Examiner
 from training.captions import describe
-from training.chats import IMAGE_ID, special_id, text_ids
+from training.chats import IMAGE_ID, n_visual, special_id, text_ids
 from training.dialogues import KINDS
 from training.exchanges import capital, spelled
 from training.scene_pool import FreshScenes, ScenePool, Scenes
@@ -108,7 +107,7 @@ def encode_document(
     for item in items:
         if isinstance(item, Scene):
             scenes.append(item)
-            ids += [IMAGE_ID] * (count(item) if count else n_tokens(*item.image.size))
+            ids += [IMAGE_ID] * (count(item) if count else n_visual(item.image))
             weights += [0.0] * (len(ids) - len(weights))
         elif item:
             ids += text_ids(" " + item, tokenizer)

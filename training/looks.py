@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from hearth.multimodal.views import n_tokens
-from training.chats import Chat, text_tokens
+from training.chats import Chat, n_visual, text_tokens
 from training.exchanges import plain
 from training.scenes import Scene
 from training.sights import Seen
@@ -50,7 +49,7 @@ def looks_of(chat: Chat, scenes: tuple[Scene, ...], tokenizer: Tokenizer) -> Ite
     said: dict[str, list[int]] = {}  # word → places, in the question and the answer to it
     for message in chat.messages:
         shown += len(message.images)
-        at += 1 + sum(n_tokens(image.width, image.height) for image in message.images)
+        at += 1 + sum(map(n_visual, message.images))
         text = plain(message.text)
         marked = message.gap + message.text if message.images else message.text
         ahead = len(message.gap) if message.images else 0

@@ -12,13 +12,14 @@ looks at the one of several things that is concluded: the bigger one, whose size
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from hearth.multimodal.print_order import Printed
 from training.batches import Rows
 from training.chats import IMAGE_ID, Chat
 from training.copying import N_CODE, SLOW_PAIRS
@@ -125,12 +126,18 @@ def _code_of_previous(model: LanguageModel) -> Tensor:
 
 
 def lookups_of(
-    chats: list[Chat], scenes: list[tuple[Scene, ...]], rows: Rows, tokenizer: Tokenizer
+    chats: list[Chat],
+    scenes: list[tuple[Scene, ...]],
+    rows: Rows,
+    tokenizer: Tokenizer,
+    printed: Callable[[Scene], Sequence[Printed]] = lambda _: (),
 ) -> dict[str, Lookups]:
-    """For each of ``HEADS``; ``chats`` and the ``scenes`` of their pictures are in the order of ``rows``."""
+    """For each of ``HEADS``; ``chats`` and the ``scenes`` of their pictures are in the order of ``rows``; ``printed``
+    is what is read of a scene.
+    """
     found: dict[str, list[tuple[int, int, list[int]]]] = {name: [] for name in HEADS}
     for chat, drawn, (row, start) in zip(chats, scenes, rows.starts, strict=True):
-        under = [sight for picture, scene in enumerate(drawn) for sight in sights(scene, picture)]
+        under = [sight for picture, scene in enumerate(drawn) for sight in sights(scene, picture, printed(scene))]
         columns = start + (rows.ids[row, start + 1 :] == IMAGE_ID).nonzero().flatten()[: len(under)] + 1
         at: dict[Sight, list[int]] = {}
         for sight, column in zip(under, columns.tolist(), strict=True):

@@ -211,7 +211,7 @@ class Naming(nn.Module):
 
     def forward(self, things: Tensor) -> Tensor:
         """Pixels of crops, 0 to 255 → (crops, n_names) logits."""
-        maps = self.vision.tower_maps(normalised(things))
+        maps = self.vision.feature_maps(normalised(things))
         logits: Tensor = self.classes(torch.cat([one.mean((2, 3)) for one in maps], dim=1))
         return logits
 

@@ -340,10 +340,10 @@ class Painter:
         image = scene.image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=scene.image.getpixel((0, 0)))
         x0, y0 = image.width / 2, image.height / 2
         marks = tuple(
-            Mark(
-                m.character,
-                float(x0 + (m.x - x0) * np.cos(turn) + (m.y - y0) * np.sin(turn)),
-                float(y0 - (m.x - x0) * np.sin(turn) + (m.y - y0) * np.cos(turn)),
+            replace(
+                m,
+                x=float(x0 + (m.x - x0) * np.cos(turn) + (m.y - y0) * np.sin(turn)),
+                y=float(y0 - (m.x - x0) * np.sin(turn) + (m.y - y0) * np.cos(turn)),
             )
             for m in scene.marks
         )

@@ -130,8 +130,9 @@ def main() -> None:
         reading.run(recipe.plan("text", 6e-4), language, tokenizer, recipe.data, recipe.seed)
     load_stage(recipe.runs / "names.pt", network.vision, "vision.")
     if network.vision.letters is not None:
-        load_stage(recipe.runs / "letters.pt", network.vision.letters, "reader.")
+        load_stage(recipe.runs / "letters.pt", network.vision.letters)
     load_stage(recipe.runs / "text.pt", language)
+    lettering.start_with_print(network.vision, language, tokenizer)
     if "look" in recipe.stages and pictures:
         aligning.run(recipe.plan("look", 1.5e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
     load_stage(recipe.runs / "look.pt", network)

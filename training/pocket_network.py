@@ -10,14 +10,14 @@ from hearth.multimodal.clip import VisionNetwork
 from training.language import LanguageModel
 
 if TYPE_CHECKING:
-    from training.aligning import Spelling
+    from training.aligning import Saying
 
 
 class PocketNetwork(nn.Module):
-    """The vision encoder with its connector, the language model, and ``spelling``, which only training needs."""
+    """The vision encoder with its connector, the language model, and ``saying``, which only training needs."""
 
-    def __init__(self, vision: VisionNetwork, language: LanguageModel, spelling: Spelling) -> None:
+    def __init__(self, vision: VisionNetwork, language: LanguageModel, saying: Saying) -> None:
         super().__init__()
         self.vision = vision
         self.language = language
-        self.spelling = spelling
+        self.saying = saying

@@ -105,12 +105,14 @@ class Printer:
         box = line.font.getbbox(line.text)
         x, y = left - box[0], top - box[1]
         ImageDraw.Draw(canvas).text((x, y), line.text, font=line.font, fill=colour)
-        middle = top + line.height / 2
         marks = []
         for i, character in enumerate(line.text):
             if character != " ":
-                start, end = (line.font.getlength(line.text[:n]) for n in (i, i + 1))
-                marks.append(Mark(character, x + (start + end) / 2, middle))
+                start = x + line.font.getlength(line.text[:i])
+                ink = line.font.getbbox(character)
+                middle = start + (ink[0] + ink[2]) / 2, y + (ink[1] + ink[3]) / 2
+                begins = i == 0 or line.text[i - 1] == " "
+                marks.append(Mark(character, *middle, begins, line.font.size))
         return marks
 
 

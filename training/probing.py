@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,23 +23,26 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.letters import LetterReader
+from hearth.multimodal.print_order import printed
+from hearth.multimodal.views import canvas_of, pixels_of, tile_frame
 from training.aligning import normalised
-from training.asking import IGNORED, PLACE_WORDS
+from training.asking import PLACE_WORDS
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_network, saved_tokenizer
 from training.fonts import fonts
-from training.lettering import Lettering
-from training.letters import CROP_PX, PrintCrops
+from training.letters import CROP_PX
 from training.material import load_material
 from training.naming import Crops, Naming, class_names
 from training.noto import noto_sprites
-from training.pictures import Material
+from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
-from training.view_batches import ViewBatch, ViewBatches
+from training.scenes import Scene
+from training.view_batches import SIDE_PX, ViewBatch, ViewBatches, whole_view
 from training.world import NUMBERS, SHAPES, SIZES
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("single", "counted", "pair", "photograph", "words", "chart")
+KINDS = ("single", "counted", "pair", "photograph")
 
 
 GROUPS = {
@@ -50,7 +54,7 @@ GROUPS = {
 
 @torch.inference_mode()
 def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: int, seed: int = 5) -> dict[str, float]:
-    """Share of scenes where the name that some token finds likeliest is right for a thing, and of characters read.
+    """Share of scenes where the name that some token finds likeliest is right for a thing.
 
     Then what the token over the middle of a thing says of its number in scenes of several equal things, and of its
     place and size in scenes of two: the likeliest of the words for it.
@@ -60,20 +64,11 @@ def probe(network: PocketNetwork, material: Material, tokenizer: Tokenizer, n: i
     language = network.language
     for kind in KINDS:
         for start in range(0, n, 32):
-            parts = batches.parts_of(
-                [batches.draw(kind) for _ in range(min(32, n - start))], whole_only=kind not in ("words", "chart")
-            )
+            parts = [whole_view(batches.draw(kind)) for _ in range(min(32, n - start))]
             batch = batches.packed(parts)
             maps = network.vision.feature_maps(normalised(batch.pixels))
             normed = language.norm(network.vision.visual_tokens(maps, batch.places))
-            if kind in ("words", "chart"):
-                rows = batch.characters
-                guessed = network.spelling(normed[rows[:, 0], rows[:, 1]]).argmax(-1)
-                wanted = rows[:, 2:]
-                asked = (wanted > 0) & (wanted != IGNORED)
-                shares[kind].add((guessed == wanted)[asked])
-                continue
-            logits = network.spelling.word_logits(normed, language).log_softmax(-1)
+            logits = network.saying.word_logits(normed, language).log_softmax(-1)
             for view, (scene, _) in enumerate(parts):
                 best = logits[view].amax(0)
                 scores = {n: float(best[batches.words.ids(n)].mean()) for n in batches.names()}
@@ -134,17 +129,35 @@ def probe_names(naming: Naming, material: Material, n: int, seed: int = 5) -> di
 
 
 @torch.inference_mode()
-def probe_letters(lettering: Lettering, n: int, seed: int = 5) -> dict[str, float]:
-    """Share of the characters on the cells of crops of print, in fonts of training and in others, that are told."""
+def probe_print(reader: LetterReader, n: int, seed: int = 5) -> dict[str, float]:
+    """Share of pictures of one word of which nothing but that word is read, and of the words of charts that are read,
+    in fonts of training and in others.
+    """
     found: dict[str, float] = {}
     for name, held_out in (("own fonts", False), ("other fonts", True)):
-        printer = Printer(fonts(), random.Random(seed), held_out=held_out)
-        printed, characters, _ = PrintCrops(printer, seed, pool=n).batch(n)
-        share = Share()
-        there = characters > 0
-        share.add((lettering(printed).argmax(-1) == characters)[there])
-        found[name] = round(share.value, 3)
+        rng = random.Random(seed)
+        painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=held_out), side_px=2 * SIDE_PX)
+        words, of_charts = Share(), Share()
+        for _ in range(n):
+            scene = painter.words()
+            words.add(torch.tensor([words_read(reader, scene) == [scene.text]]))
+            scene = painter.chart()
+            read = Counter(words_read(reader, scene))
+            values = [str(bar.value) for bar in scene.bars if bar.first_mark is not None]
+            there = Counter([*(bar.label for bar in scene.bars), *values])
+            of_charts.add(torch.tensor([at < read[word] for word, times in there.items() for at in range(times)]))
+        found |= {f"words, {name}": round(words.value, 3), f"charts, {name}": round(of_charts.value, 3)}
     return found
+
+
+def words_read(reader: LetterReader, scene: Scene) -> list[str]:
+    """What is read on the tiles of a scene."""
+    frame = tile_frame(*scene.image.size, SIDE_PX)
+    pixels = torch.from_numpy(pixels_of(canvas_of(scene.image, frame)))[None]
+    words: list[str] = []
+    for one in printed(reader(pixels)[0].numpy()):
+        words = [*words, one.character] if one.begins else [*words[:-1], words[-1] + one.character]
+    return words
 
 
 def saved_vision(runs: Path, stage: str) -> VisionNetwork:
@@ -163,13 +176,12 @@ def saved_naming(runs: Path, n_names: int) -> Naming:
     return naming
 
 
-def saved_lettering(runs: Path) -> Lettering:
-    """The reader and its characters as the stage "letters" left them."""
+def saved_reader(runs: Path) -> LetterReader:
+    """The reader of print as the stage "letters" left it."""
     reader = saved_vision(runs, "letters").letters
     assert reader is not None
-    lettering = Lettering(reader)
-    load_stage(runs / "letters.pt", lettering)
-    return lettering
+    load_stage(runs / "letters.pt", reader)
+    return reader
 
 
 def main() -> None:
@@ -180,7 +192,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
     if args.stage == "letters":
-        print(json.dumps(probe_letters(saved_lettering(args.runs).eval(), args.n)))
+        print(json.dumps(probe_print(saved_reader(args.runs).eval(), args.n)))
         return
     material = load_material(args.data, 7, styled=False)
     if args.stage == "names":

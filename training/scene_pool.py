@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.letters import PrintVectors
+from hearth.multimodal.print_order import PRINT_TOKENS, Printed, PrintTokens, printed
 from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, whole_frame
 from training.loop import autocast
 from training.pictures import MAX_COUNT, Painter
@@ -24,14 +27,23 @@ OTHER_USES = 6
 Scenes = tuple[Scene, ...]
 
 
-def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.device) -> list[Tensor]:
-    """The visual tokens of each scene, the whole first, then the tiles; (n_tokens, n_embd). Keeps gradients."""
+@dataclass(frozen=True)
+class Encoded:
+    """The visual tokens of a scene, (n_tokens, n_embd): of the whole, of the tiles, then of what is ``printed``."""
+
+    tokens: Tensor
+    printed: tuple[Printed, ...] = ()
+
+
+def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.device) -> list[Encoded]:
+    """Keeps gradients, but not through what is printed."""
     frames: dict[tuple[tuple[int, int], bool], list[tuple[int, Frame]]] = defaultdict(list)
     for index, scene in enumerate(scenes):
         for tiles, make in ((False, whole_frame), (True, tile_frame)):
             frame = make(*scene.image.size, SIDE_PX)
             frames[(frame.canvas, tiles)].append((index, frame))
     found: dict[tuple[int, bool], Tensor] = {}
+    read: dict[int, list[Printed]] = {}
     for (_, tiles), members in frames.items():
         for start in range(0, len(members), ENCODE_BATCH):
             part = members[start : start + ENCODE_BATCH]
@@ -40,8 +52,25 @@ def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.devi
             batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
             with autocast(device):
                 tokens = vision.visual_tokens(vision.feature_maps(batch), torch.from_numpy(places).to(device))
+                if tiles and vision.letters is not None:
+                    with torch.no_grad():
+                        letters = vision.letters(batch).float().cpu().numpy()
+                    read.update({index: printed(logits) for (index, _), logits in zip(part, letters, strict=True)})
             found.update({(index, tiles): rows.float() for (index, _), rows in zip(part, tokens, strict=True)})
-    return [torch.cat((found[(i, False)], found[(i, True)])) for i in range(len(scenes))]
+    views = [torch.cat((found[(i, False)], found[(i, True)])) for i in range(len(scenes))]
+    if vision.print is None:
+        return [Encoded(tokens) for tokens in views]
+    told = print_tokens(vision.print)
+    with_print = []
+    for at, (scene, tokens) in enumerate(zip(scenes, views, strict=True)):
+        behind = torch.from_numpy(told.tokens(read[at], tile_frame(*scene.image.size, SIDE_PX)))
+        with_print.append(Encoded(torch.cat((tokens, behind.to(tokens.device))), tuple(read[at][:PRINT_TOKENS])))
+    return with_print
+
+
+def print_tokens(vectors: PrintVectors) -> PrintTokens:
+    """Tokens of what is printed, as ``vectors`` say them now."""
+    return PrintTokens({name: weight.detach().float().cpu().numpy() for name, weight in vectors.state_dict().items()})
 
 
 def _alone(draw: Callable[[], Scene]) -> Callable[[], Scenes]:
@@ -65,11 +94,15 @@ class ScenePool:
         self._groups: dict[str, list[Scenes]] = {}
         self._previous: dict[str, list[Scenes]] = {}  # drawn for the batch that is being put together
         self._drawn: dict[str, int] = {}
-        self._visual: dict[int, Tensor] = {}
+        self._encoded: dict[int, Encoded] = {}
 
     def visual(self, scene: Scene) -> Tensor:
         """The visual tokens of a scene of this pool, shape (n_tokens, n_embd)."""
-        return self._visual[id(scene)]
+        return self._encoded[id(scene)].tokens
+
+    def printed(self, scene: Scene) -> tuple[Printed, ...]:
+        """What is read of a scene of this pool."""
+        return self._encoded[id(scene)].printed
 
     def draw(self, kind: str) -> Scenes:
         """One scene, or the scenes of a group for "related". KeyError for an unknown kind."""
@@ -85,15 +118,14 @@ class ScenePool:
     def _refill(self, kind: str) -> None:
         for old in self._previous.get(kind, ()):
             for scene in old:
-                self._visual.pop(id(scene), None)
+                self._encoded.pop(id(scene), None)
         self._previous[kind] = self._groups.get(kind, [])
         groups = [self._draw[kind]() for _ in range(self._kind_size)]
         scenes = [scene for group in groups for scene in group]
         was_training = self._vision.training
         self._vision.eval()
-        self._visual.update(
-            {id(s): tokens for s, tokens in zip(scenes, encode_scenes(scenes, self._vision, self._device), strict=True)}
-        )
+        encoded = encode_scenes(scenes, self._vision, self._device)
+        self._encoded.update({id(scene): one for scene, one in zip(scenes, encoded, strict=True)})
         self._vision.train(was_training)
         self._groups[kind] = groups
         self._drawn[kind] = 0

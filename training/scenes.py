@@ -40,11 +40,15 @@ class Thing:
 
 @dataclass(frozen=True)
 class Mark:
-    """A printed character and the centre of its ink, in pixels of the picture."""
+    """A printed character: the middle of its ink and the size of its font in pixels of the picture, and whether a word
+    begins with it.
+    """
 
     character: str
     x: float
     y: float
+    begins: bool = False
+    size: float = 12.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
-READING = ("letters.", "spelling.")  # of an encoder's weights; files before version 6 have no reader of print
+READING = ("letters.", "print.")  # of an encoder's weights; files before version 6 have no reader of print
 
 
 def start_from(folder: Path, runs: Path) -> Tokenizer:

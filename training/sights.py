@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hearth.multimodal.views import TOKENS_A_SIDE, Frame, tile_frame, whole_frame
+from hearth.multimodal.print_order import CELL_PX, PRINT_TOKENS, Printed
+from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
 from training.asking import Part, ask
 from training.scenes import Scene
 from training.view_batches import SIDE_PX
 
 BACKGROUND = -1  # in place of a thing
 MARKS = 1000  # in place of a thing, and the number of a character more
+NEAR_PX = 2 * CELL_PX  # of a character on the canvas from where it is read
 Seen = tuple[int, int]  # picture and thing, both by number
 NOTHING = frozenset({(-1, -1)})
 
 
 @dataclass(frozen=True, order=True)
 class Sight:
-    """What lies under visual tokens of one picture, in the view of the whole or in its tiles."""
+    """What lies under visual tokens of one picture, in the view of the whole or in its tiles, where print is read."""
 
     seen: Seen
     whole: bool
 
 
-def sights(scene: Scene, picture: int) -> list[Sight | None]:
-    """For each visual token of a scene's views, the whole first, then the tiles; None where nothing is looked up."""
+def sights(scene: Scene, picture: int, printed: Sequence[Printed] = ()) -> list[Sight | None]:
+    """For each visual token of a scene: those of the whole, of the tiles, then what is ``printed``; None where nothing
+    is looked up.
+    """
     found: list[Sight | None] = []
     for whole, make in ((True, whole_frame), (False, tile_frame)):
         frame = make(*scene.image.size, SIDE_PX)
         in_view: list[Sight | None] = [None] * (frame.canvas[0] * frame.canvas[1] * TOKENS_A_SIDE**2 // SIDE_PX**2)
-        if scene.kind == "things":
+        if scene.kind in ("things", "chart"):
             asked = ask(scene, Part(frame, (0, 0, *frame.canvas), tiles=not whole), SIDE_PX)
             for cell, thing in asked.things.items():
                 in_view[cell] = Sight((picture, BACKGROUND if thing is None else thing), whole)
-        elif not whole:
-            for at, cell in reversed(list(enumerate(_cells_of_marks(scene, frame)))):
-                in_view[cell] = Sight((picture, MARKS + at), whole)
         found += in_view
+    read = [Sight((picture, MARKS + mark), False) if mark is not None else None for mark in _marks(scene, printed)]
+    return found + read + [None] * (PRINT_TOKENS - len(read))
+
+
+def mark_of(picture: int, mark: int) -> Seen:
+    """A character of a scene, by its number among the scene's marks."""
+    return picture, MARKS + mark
+
+
+def _marks(scene: Scene, printed: Sequence[Printed]) -> list[int | None]:
+    """For each character that is read the number of that which is printed there, if it is the same."""
+    frame = tile_frame(*scene.image.size, SIDE_PX)
+    places = [frame.on_canvas(mark.x, mark.y) for mark in scene.marks]
+    found: list[int | None] = []
+    for one in printed[:PRINT_TOKENS]:
+        far = [abs(x - one.x) + abs(y - one.y) / 3 for x, y in places]  # the middle of ink, and that of small letters
+        same = [at for at, mark in enumerate(scene.marks) if mark.character == one.character and far[at] < NEAR_PX]
+        found.append(min(same, key=far.__getitem__, default=None))
     return found
-
-
-def marks_of(scene: Scene, picture: int) -> list[Seen]:
-    """For each character of a scene what is seen where it lies: the first one there."""
-    cells = _cells_of_marks(scene, tile_frame(*scene.image.size, SIDE_PX))
-    return [(picture, MARKS + cells.index(cell)) for cell in cells]
-
-
-def _cells_of_marks(scene: Scene, frame: Frame) -> list[int]:
-    step = SIDE_PX / TOKENS_A_SIDE
-    columns, rows = (round(side / step) for side in frame.canvas)
-    cells: list[int] = []
-    for mark in scene.marks:
-        x, y = frame.on_canvas(mark.x, mark.y)
-        cells.append(min(max(int(y / step), 0), rows - 1) * columns + min(max(int(x / step), 0), columns - 1))
-    return cells

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.pixels import to_pixels
 from hearth.multimodal.views import N_PLACES
-from training.aligning import Spelling
+from training.aligning import Saying
 from training.batches import Rows, next_token_loss, pack
 from training.copying import start_with_copying
 from training.exchanges import capital
@@ -104,12 +104,12 @@ class SmallModel(nn.Module):
             self.vision.add_module("connector", AttentionPool(in_channels, arm.n_tokens, N_EMBD, n_cells))
         self.language = LanguageModel(LanguageConfig(n_vocab, N_EMBD, n_layers=2, n_heads=3, n_ff=256))
         start_with_copying(self.language, seed)
-        self.spelling = Spelling(N_EMBD, n_vocab)
+        self.saying = Saying(n_vocab)
 
     def see(self, scenes: list[Scene]) -> list[Tensor]:
         """Visual tokens of each scene, (n_tokens, N_EMBD)."""
         if self.arm.tiles:
-            return encode_scenes(scenes, self.vision, torch.device("cpu"))
+            return [encoded.tokens for encoded in encode_scenes(scenes, self.vision, torch.device("cpu"))]
         pixels = np.stack([to_pixels(scene.image, self.arm.side_px) for scene in scenes])
         with autocast(torch.device("cpu")):
             tokens = self.vision.visual_tokens(self.vision.feature_maps(torch.from_numpy(pixels)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from training.exchanges import SPELL_CLOSE, SPELL_OPEN, plain
 from training.scenes import Bar, Scene
-from training.sights import BACKGROUND, NOTHING, Seen, marks_of
+from training.sights import BACKGROUND, NOTHING, Seen, mark_of
 from training.vocabulary import plural
 from training.world import COLOURS, NUMBERS, PLACES
 
@@ -44,7 +44,7 @@ def spans(answer: str, scenes: tuple[Scene, ...]) -> tuple[list[Span], list[Span
     """What ``answer`` is about: by name, from each name to the next; and one by one, the first that fits counting."""
     text = plain(answer)
     if len(scenes) > 0 and scenes[-1].kind in ("words", "chart"):
-        return [], _read(answer, scenes[-1], len(scenes) - 1)
+        return _read(answer, scenes[-1], len(scenes) - 1)
     mentions = _mentions(text, scenes)
     named = [
         Span(end, mentions[at + 1][1] if at + 1 < len(mentions) else len(text) + 1, about)
@@ -126,29 +126,34 @@ def _unnamed(text: str, scenes: tuple[Scene, ...], until: int) -> list[Span]:
     return [Span(0, until, frozenset((0, thing) for thing in range(len(scenes[0].things))))]
 
 
-def _read(answer: str, scene: Scene, picture: int) -> list[Span]:
-    """Characters that are spelled, or the value of a bar, at the tokens over them."""
-    seen = marks_of(scene, picture)
+def _read(answer: str, scene: Scene, picture: int) -> tuple[list[Span], list[Span]]:
+    """Characters that are spelled, one by one; or a bar by its name or colour, and the digits of its value."""
     if scene.kind == "words":
         start = answer.find(SPELL_OPEN)
         letters = answer[start + 1 : answer.find(SPELL_CLOSE)] if start >= 0 else ""
         places = [start + at for at, letter in enumerate(letters) if not letter.isspace()]
-        if len(places) != len(seen):
-            return []
-        return [Span(at, at + 1, frozenset({mark}), in_tiles=True) for at, mark in zip(places, seen, strict=True)]
-    value = VALUE.search(answer)
+        if len(places) != len(scene.marks):
+            return [], []
+        return [], [_of_mark(place, picture, mark) for mark, place in enumerate(places)]
+    text = plain(answer)
+    value = VALUE.search(text)
     bar = _bar(scene, value) if value else None
-    if value is None or bar is None:
-        return []
-    if bar.first_mark is None:
-        return []  # its height is compared with an axis
-    marks = seen[bar.first_mark : bar.first_mark + len(value["value"])]
-    digits = [
-        Span(value.start("value") + at, value.start("value") + at + 1, frozenset({m}), in_tiles=True)
-        for at, m in enumerate(marks)
-    ]
-    name_end = value.end("label") if value["label"] else value.end("colour")
-    return [Span(name_end, value.start("value"), frozenset({marks[0]}), in_tiles=True), *digits]
+    if value is None or bar is None or bar.first_mark is None:  # its height is compared with an axis
+        return [], []
+    if value["label"]:
+        start = value.end("label")
+        about = frozenset(mark_of(picture, bar.first_mark - back) for back in range(1, len(bar.label) + 1))
+    else:
+        start = value.end("colour")
+        about = frozenset({(picture, scene.bars.index(bar))})
+    first = value.start("value")
+    digits = [_of_mark(first + at, picture, bar.first_mark + at) for at in range(len(value["value"]))]
+    ahead = Span(start, first, digits[0].about, in_tiles=True)
+    return [Span(start, first + 1, about)], [ahead, *digits]
+
+
+def _of_mark(place: int, picture: int, mark: int) -> Span:
+    return Span(place, place + 1, frozenset({mark_of(picture, mark)}), in_tiles=True)
 
 
 def _bar(scene: Scene, value: re.Match[str]) -> Bar | None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame, canvas_of, places_of, tile_frame, whole_frame
 from training.about_hearth import about_hearth
 from training.answers import counts_of
-from training.asking import N_SLOTS, Asked, Part, WordTokens, ask
+from training.asking import Asked, Part, WordTokens, ask
 from training.captions import caption
 from training.chats import special_id
 from training.fonts import Font, fonts
@@ -44,9 +44,8 @@ _MIXTURE = {
     "pair": (0.05, 0.1),
     "groups": (0.1, 0.1),
     "photograph": (0.16, 0.4),
-    "words": (0.08, 1.5),
-    "sheet": (0.06, 3.0),
-    "chart": (0.07, 1.5),
+    "words": (0.04, 0.5),
+    "chart": (0.05, 1.0),
 }
 
 
@@ -55,8 +54,8 @@ class ViewBatch:
     """Views, and what their tokens are asked for.
 
     ``pixels`` uint8 (views, 3, side, side); ``places`` (views, tokens, N_PLACES). ``rows`` are asked tokens as (view,
-    token), ``entries`` their words as (row, word token) with ``shares``; ``characters`` rows of view, token and its
-    characters. ``captioned`` are the views with captions; ``strays`` texts that no picture shows.
+    token), ``entries`` their words as (row, word token) with ``shares``. ``captioned`` are the views with captions;
+    ``strays`` texts that no picture shows.
     """
 
     pixels: Tensor
@@ -65,8 +64,6 @@ class ViewBatch:
     row_weights: Tensor
     entries: Tensor
     shares: Tensor
-    characters: Tensor
-    character_weights: Tensor
     captioned: Tensor
     captions: Tensor
     strays: Tensor
@@ -135,18 +132,11 @@ class ViewBatches:
         parts: list[tuple[Scene, Part]] = []
         while len(parts) < views:
             scene, tiles = self.scene()
-            if scene.kind != "sheet":
-                parts.append((scene, _whole(scene)))
+            parts.append(whole_view(scene))
             frame = tile_frame(*scene.image.size, SIDE_PX)
             for _ in range(int(tiles) + (self.rng.random() < tiles % 1)):
                 parts.append((scene, self._cut(scene, frame)))
         return self.packed(parts[:views])
-
-    def parts_of(self, scenes: list[Scene], *, whole_only: bool) -> list[tuple[Scene, Part]]:
-        """One view of each scene: the whole, or a tile of it."""
-        if whole_only:
-            return [(scene, _whole(scene)) for scene in scenes]
-        return [(scene, self._cut(scene, tile_frame(*scene.image.size, SIDE_PX))) for scene in scenes]
 
     def _cut(self, scene: Scene, frame: Frame) -> Part:
         """A tile somewhere on the canvas; over some character or thing if there is one."""
@@ -177,7 +167,6 @@ class ViewBatches:
             torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
             torch.from_numpy(np.stack(places)),
             *self._words(asked),
-            *_characters(asked),
             torch.tensor(captioned, dtype=torch.long),
             caption_ids(captions, self.tokenizer),
             caption_ids([self.stray() for _ in range(STRAYS_PER_STEP)], self.tokenizer),
@@ -198,19 +187,9 @@ class ViewBatches:
         return torch.tensor(rows), torch.tensor(weights), torch.tensor(entries), torch.tensor(shares)
 
 
-def _whole(scene: Scene) -> Part:
-    return Part(whole_frame(*scene.image.size, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), tiles=False)
-
-
-def _characters(asked: list[Asked]) -> tuple[Tensor, Tensor]:
-    """(rows, 2 + N_SLOTS): view, token and characters of each asked token; and (rows, N_SLOTS) weights."""
-    found, weights = [np.zeros((0, 2 + N_SLOTS), np.int64)], [np.zeros((0, N_SLOTS), np.float32)]
-    for view, of_view in enumerate(asked):
-        if of_view.characters is not None and of_view.character_weights is not None:
-            tokens = np.arange(len(of_view.characters))
-            found.append(np.column_stack((np.full_like(tokens, view), tokens, of_view.characters)))
-            weights.append(of_view.character_weights)
-    return torch.from_numpy(np.concatenate(found)), torch.from_numpy(np.concatenate(weights))
+def whole_view(scene: Scene) -> tuple[Scene, Part]:
+    """A scene and the view of the whole of it."""
+    return scene, Part(whole_frame(*scene.image.size, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), tiles=False)
 
 
 class _Stream(IterableDataset[ViewBatch]):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import n_tokens
 from training.answers import Examiner, counts_of, the_is
 from training.chats import IMAGE_ID, encode
@@ -52,7 +53,7 @@ def maker(language: LanguageModel, tokenizer: Tokenizer) -> TokenMaker:
     visual = []
     for scene in scenes:
         told = told_by(scene, fitted.words)
-        tokens = 0.01 * torch.randn(N_SCENE, language.config.n_embd)
+        tokens = 0.01 * torch.randn(N_SCENE + PRINT_TOKENS, language.config.n_embd)
         said = language.embedding.weight.detach()[told.words[:, 1]] * told.shares[:, None]
         visual.append(tokens.index_add(0, told.words[:, 0], 2 * said))
     fitted.fit(scenes, visual)
@@ -74,7 +75,7 @@ def test_tokens_over_a_thing_are_told_its_words_and_no_number(language: Language
 def test_made_tokens_say_what_lies_under_them(maker: TokenMaker, language: LanguageModel) -> None:
     assert maker.explained > 0.5
     tokens = maker.make(told_by(square(CIRCLE, STAR), maker.words), torch.Generator().manual_seed(0))
-    assert tokens.shape == (N_SCENE, language.config.n_embd)
+    assert tokens.shape == (N_SCENE + PRINT_TOKENS, language.config.n_embd)
     likeness = tokens @ language.embedding.weight.detach().T
     circle, star = (maker.words.ids(name)[0] for name in ("circle", "star"))
     cell = 4  # of the whole: the second row, leftmost

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hearth.multimodal.views import n_tokens
+from hearth.multimodal.print_order import PRINT_TOKENS, Printed
+from hearth.multimodal.views import n_tokens, tile_frame
 from training.answers import Examiner
 from training.answers_several import SeveralPictures
 from training.chats import Chat, Message, encode
@@ -18,8 +20,15 @@ from training.looks import looks_of
 from training.pictures import Material, Painter
 from training.printing import Printer
 from training.scenes import Scene, Thing
-from training.sights import BACKGROUND, NOTHING, Sight, marks_of, sights
+from training.sights import BACKGROUND, MARKS, NOTHING, Sight, mark_of, sights
 from training.spans import spans
+from training.view_batches import SIDE_PX
+
+
+def as_read(drawn: Scene) -> list[Printed]:
+    """What a reader would say that never errs."""
+    frame = tile_frame(*drawn.image.size, SIDE_PX)
+    return [Printed(mark.character, *frame.on_canvas(mark.x, mark.y), mark.begins) for mark in drawn.marks]
 
 
 def thing(name: str, colour: str, column: int, row: int) -> Thing:
@@ -141,7 +150,7 @@ def test_a_sight_for_every_visual_token_of_any_picture() -> None:
     star = Thing("star", "red", (0, 1), (0, 20, 40, 60))
     for size in ((96, 96), (192, 96), (60, 110)):
         under = sights(Scene(Image.new("RGB", size), (star,), "white"), 3)
-        assert len(under) == n_tokens(*size)
+        assert len(under) == n_tokens(*size) + PRINT_TOKENS
         assert {one.seen for one in under if one} == {(3, 0), (3, BACKGROUND)}
         assert Sight((3, 0), whole=True) in under
     assert set(sights(Scene(Image.new("RGB", (96, 96)), (), None, "words", (), "hello"), 0)) == {None}
@@ -194,8 +203,10 @@ def test_letters_are_looked_at_one_by_one(tokenizer: Tokenizer) -> None:
         drawn = painter.words()
         answer = Examiner(rng).ask(drawn, "words").answer
         seen = [next(iter(span.about)) for span in spans(answer, (drawn,))[1]]
-        assert seen == marks_of(drawn, 0)
-        assert {sight.seen for sight in sights(drawn, 0) if sight} == set(seen)
+        assert seen == [mark_of(0, at) for at in range(len(drawn.marks))]
+        assert [one.seen for one in sights(drawn, 0, as_read(drawn)) if one] == seen
+        missed = [replace(one, character="?") if at == 0 else one for at, one in enumerate(as_read(drawn))]
+        assert [one.seen for one in sights(drawn, 0, missed) if one] == seen[1:], "what is misread is not looked at"
         chat = Chat((Message("user", "Read it.", (drawn.image,)), Message("assistant", answer)), "words")
         ids, _ = encode(chat, tokenizer)
         read = "".join(
@@ -211,16 +222,19 @@ def test_a_bar_s_value_is_looked_at_where_it_is_printed() -> None:
     for _ in range(12):
         drawn = painter.chart()
         exchange = Examiner(rng).ask(drawn, "chart")
-        found = spans(exchange.answer, (drawn,))[1]
+        named, found = spans(exchange.answer, (drawn,))
         bar = next(bar for bar in drawn.bars if f"for {bar.label} is" in exchange.answer)
         if bar.first_mark is None:
-            assert found == []
+            assert found == named == []
             continue
         printed += 1
         value = drawn.marks[bar.first_mark : bar.first_mark + len(str(bar.value))]
         assert "".join(mark.character for mark in value) == str(bar.value)
         assert exchange.answer[found[0].start :].startswith(" is ")
         assert len(found) == 1 + len(value)
+        (label,) = named
+        spelt = sorted(at - MARKS for _, at in label.about)
+        assert "".join(drawn.marks[at].character for at in spelt) == bar.label
     assert printed
 
 

@@ -128,8 +128,6 @@ def test_what_tokens_say_of_a_number_is_judged_where_it_was_asked() -> None:
         row_weights=torch.tensor([1.0, 1.0, 0.25]),  # the last lies at an edge
         entries=torch.tensor([(0, two), (0, 9), (1, two), (2, three)]),
         shares=torch.ones(4),
-        characters=torch.zeros(0),
-        character_weights=torch.zeros(0),
         captioned=torch.zeros(0),
         captions=torch.zeros(0),
         strays=torch.zeros(0),

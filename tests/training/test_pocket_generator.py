@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hearth.multimodal.views import n_tokens
 from training.about_hearth import ABOUT
 from training.answers import Examiner, it_is
 from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
-from training.chats import IMAGE_ID, Chat, Message, encode
+from training.chats import IMAGE_ID, Chat, Message, encode, n_visual
 from training.dialogues import KINDS, Composer, kinds_at
 from training.distances import of_others
 from training.exams import Exam
@@ -342,7 +341,7 @@ def test_documents_hold_pictures_between_their_words(sprites: list[Sprite]) -> N
         for items in (documents.captioned(), documents.interleaved(), documents.interleaved(shots=2)):
             ids, weights, scenes = encode_document(items, tokenizer)  # type: ignore[arg-type]
             assert len(ids) == len(weights)
-            assert ids.count(IMAGE_ID) == sum(n_tokens(*scene.image.size) for scene in scenes)
+            assert ids.count(IMAGE_ID) == sum(n_visual(scene.image) for scene in scenes)
             assert all(weight == 0 for number, weight in zip(ids, weights, strict=True) if number == IMAGE_ID)
 
 
@@ -469,7 +468,7 @@ def test_only_the_assistants_words_are_learnt() -> None:
     ids, learnt = encode(chat, tokenizer)  # type: ignore[arg-type]
     words = {number: word for word, number in tokenizer.words.items()}
     assert [words[i] for i, own in zip(ids, learnt, strict=True) if own] == ["an", "apple", "<|end|>"]
-    assert ids.count(IMAGE_ID) == n_tokens(8, 8)
+    assert ids.count(IMAGE_ID) == n_visual(Image.new("RGB", (8, 8)))
     assert words[ids[0]] == "<|bos|>"
 
 

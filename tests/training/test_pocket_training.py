@@ -18,10 +18,11 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE, places_of, tile_frame, whole_frame
-from training.aligning import Aligning, Spelling, character_loss, stray_loss, vision_config, word_loss
+from training.aligning import Aligning, Saying, stray_loss, vision_config, word_loss
 from training.answers import Examiner
-from training.asking import CHARACTERS, N_SLOTS, Part, ask, words_of
+from training.asking import Part, ask, words_of
 from training.batches import Rows, next_token_loss, pack, pack_chats
 from training.breakdown import Breakdown
 from training.chats import IMAGE_ID, SPECIAL_TOKENS, Chat, Message
@@ -255,22 +256,16 @@ def test_every_visual_token_of_the_picture_has_words_and_the_padding_none() -> N
     assert dict(asked[7][0]) == {"background": 0.5, "white": 1.0}
 
 
-def test_characters_are_asked_of_the_token_they_lie_on_in_order() -> None:
+def test_tokens_over_print_say_that_it_is_there() -> None:
     marks = (Mark("b", 40, 10), Mark("a", 30, 10), Mark("z", 90, 90))
     scene = Scene(Image.new("RGB", (96, 96)), (), "white", "words", marks, "ab")
-    asked = ask(scene, whole(scene), SIDE_PX)
-    assert asked.characters is not None
-    assert [CHARACTERS[i - 1] for i in asked.characters[1] if i] == ["a", "b"]
-    assert CHARACTERS[asked.characters[15][0] - 1] == "z"
-    assert not asked.characters[0].any()
-    frame = tile_frame(96, 96, SIDE_PX)
-    tile = ask(scene, Part(frame, (96, 96, 192, 192), tiles=True), SIDE_PX)
-    assert tile.characters is not None
-    assert [CHARACTERS[i - 1] for i in tile.characters.flatten() if i] == ["z"]
+    assert set(ask(scene, whole(scene), SIDE_PX).words) == {1, 15}
+    tile = ask(scene, Part(tile_frame(96, 96, SIDE_PX), (96, 96, 192, 192), tiles=True), SIDE_PX)
+    assert {words[0][0] for words, _ in tile.words.values()} == {"text"}
+    assert len(tile.words) == 1
 
 
-def batch_of(rows: list[tuple[int, int]], entries: list[tuple[int, int]], characters: list[list[int]]) -> ViewBatch:
-    n = len(characters)
+def batch_of(rows: list[tuple[int, int]], entries: list[tuple[int, int]]) -> ViewBatch:
     return ViewBatch(
         pixels=torch.zeros(1, 3, SIDE_PX, SIDE_PX, dtype=torch.uint8),
         places=torch.zeros(1, TOKENS_A_SIDE**2, N_PLACES),
@@ -278,27 +273,24 @@ def batch_of(rows: list[tuple[int, int]], entries: list[tuple[int, int]], charac
         row_weights=torch.ones(len(rows)),
         entries=torch.tensor(entries),
         shares=torch.ones(len(entries)),
-        characters=torch.tensor(characters, dtype=torch.long).reshape(n, 2 + N_SLOTS),
-        character_weights=torch.ones(n, N_SLOTS),
         captioned=torch.zeros(0, dtype=torch.long),
         captions=torch.zeros(0, 32, dtype=torch.long),
         strays=torch.zeros(0, 32, dtype=torch.long),
     )
 
 
-def test_losses_look_at_the_visual_token_that_is_asked(model: LanguageModel) -> None:
-    spelling = Spelling(model.config.n_embd, N_TOKENS)
-    batch = batch_of([(0, 3)], [(0, 77)], [[0, 3, 1, 2, 0, 0]])
-    spelling.count(batch)
-    assert int(spelling.prior.argmax()) == 77
+def test_the_loss_looks_at_the_visual_token_that_is_asked(model: LanguageModel) -> None:
+    saying = Saying(N_TOKENS)
+    batch = batch_of([(0, 3)], [(0, 77)])
+    saying.count(batch)
+    assert int(saying.prior.argmax()) == 77
     visual = torch.zeros(1, 16, model.config.n_embd)
     with torch.inference_mode():
-        before = word_loss(batch, visual, model, spelling), character_loss(batch, visual, model, spelling)
+        before = word_loss(batch, visual, model, saying)
         visual[0, 12] = 7.0  # another corner: of no matter
-        assert word_loss(batch, visual, model, spelling) == before[0]
+        assert word_loss(batch, visual, model, saying) == before
         visual[0, 3] = model.embedding(torch.tensor(77))
-        assert word_loss(batch, visual, model, spelling) < before[0]
-        assert character_loss(batch, visual, model, spelling) != before[1]
+        assert word_loss(batch, visual, model, saying) < before
 
 
 def test_the_first_token_of_a_quoted_sentence_weighs_more(tokenizer: Tokenizer) -> None:
@@ -339,7 +331,7 @@ def network(model: LanguageModel) -> PocketNetwork:
     config["vision_cfg"]["layers"], config["vision_cfg"]["width"] = [1, 1, 1, 1], 8
     config["vision_cfg"]["head_width"] = 32
     config["connector"]["channels"] = 32
-    return PocketNetwork(VisionNetwork(config), model, Spelling(model.config.n_embd, N_TOKENS)).eval()
+    return PocketNetwork(VisionNetwork(config), model, Saying(N_TOKENS)).eval()
 
 
 def test_a_scene_becomes_the_tokens_of_its_whole_and_then_of_its_tiles(network: PocketNetwork) -> None:
@@ -348,29 +340,29 @@ def test_a_scene_becomes_the_tokens_of_its_whole_and_then_of_its_tiles(network: 
     scenes = [fresh.draw(kind)[0] for kind in ("single", "pair", "counted")]
     with torch.inference_mode():
         encoded = encode_scenes(scenes, network.vision, torch.device("cpu"))
-    for scene, tokens in zip(scenes, encoded, strict=True):
+    for scene, one in zip(scenes, encoded, strict=True):
         frame = tile_frame(*scene.image.size, SIDE_PX)
-        assert len(tokens) == 16 + len(places_of(frame, SIDE_PX, tiles=True))
-    alone = encode_scenes(scenes[1:2], network.vision, torch.device("cpu"))[0]
-    assert torch.allclose(alone, encoded[1], atol=0.05 * float(alone.detach().abs().max()))
+        assert len(one.tokens) == 16 + len(places_of(frame, SIDE_PX, tiles=True)) + PRINT_TOKENS
+    alone = encode_scenes(scenes[1:2], network.vision, torch.device("cpu"))[0].tokens
+    assert torch.allclose(alone, encoded[1].tokens, atol=0.05 * float(alone.detach().abs().max()))
 
 
 def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork) -> None:
     aligning = Aligning.__new__(Aligning)
     aligning.network, aligning.device, aligning.clip_weight = network, torch.device("cpu"), 0.5
     aligning._clip_loss = ClipLoss()
-    batch = batch_of([(0, 3)], [(0, 77)], [[0, 3, 1, 2, 0, 0]])
+    batch = batch_of([(0, 3)], [(0, 77)])
     batch.captioned = torch.tensor([0])
     batch.captions = batch.strays = torch.full((1, 32), 5)
     terms = aligning.of(batch)
-    assert set(terms) == {"words", "spelt", "clip", "stray"}
+    assert set(terms) == {"words", "clip", "stray"}
     torch.stack(list(terms.values())).sum().backward()
-    for part in (network.vision.connector.output, network.spelling.heads, network.vision.clip.visual.conv1):
+    for part in (network.vision.connector.output, network.vision.clip.visual.conv1):
         assert part.weight.grad is not None
         assert part.weight.grad.abs().sum() > 0
     network.zero_grad(set_to_none=True)
     torch.stack(list(aligning.of(batch, vision_learns=False).values())).sum().backward()
-    assert network.spelling.heads.weight.grad is not None
+    assert network.saying.sharpness.grad is not None
     assert all(parameter.grad is None for parameter in network.vision.parameters())
 
 
@@ -385,8 +377,8 @@ def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> No
     steps = [tuple(conversing.losses(0.5)) for _ in range(2 * CYCLE)]
     assert steps[:CYCLE] == steps[CYCLE:]
     assert steps.count(("picture", "grounded")) == 4
-    assert steps.count(("picture", "imagined")) == 6
-    assert all(steps.count(("picture", text)) == 2 for text in ("drill", "talk", "sums"))
+    assert all(steps.count(("picture", text)) == 4 for text in ("imagined", "talk"))
+    assert all(steps.count(("picture", text)) == 2 for text in ("drill", "sums"))
     conversing.composer, conversing._step = None, 0
     without_drawing = [tuple(conversing.losses(0.5)) for _ in range(CYCLE)]
     assert without_drawing.count(("imagined",)) == CYCLE - 4
@@ -416,7 +408,7 @@ def test_a_saved_network_is_the_one_that_was_trained(tmp_path: Path, tokenizer: 
     trained = PocketNetwork(
         VisionNetwork(vision_config(language.config.n_embd, N_TOKENS)),
         language,
-        Spelling(language.config.n_embd, N_TOKENS),
+        Saying(N_TOKENS),
     )
     torch.save({"network": trained.state_dict(), "step": 1, "elapsed": 2.0}, tmp_path / "look.pt")
     tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -1,0 +1,131 @@
+"""What the reader of print says of cells, put into words and lines, and the tokens of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hearth.multimodal.print_order import (
+    CELL_PX,
+    CELL_SLOTS,
+    CHARACTERS,
+    N_SAID,
+    PRINT_TOKENS,
+    Array,
+    Printed,
+    PrintTokens,
+    printed,
+)
+from hearth.multimodal.views import ANCHORS, Frame
+
+SURE = 12.0
+SIZE_PX = 20.0
+
+
+def blank(rows: int = 12, columns: int = 24) -> Array:
+    logits = np.zeros((CELL_SLOTS, N_SAID, rows, columns), np.float32)
+    logits[:, 0] = SURE
+    logits[:, -2] = -SURE
+    logits[:, -1] = np.log(SIZE_PX)
+    return logits
+
+
+def put(logits: Array, character: str, row: int, column: int, share: float = 1.0, *, begins: bool = False) -> None:
+    """``character`` in the first place of a cell that is free, of which ``share`` (0..1) lies in it."""
+    slot = next(slot for slot in range(CELL_SLOTS) if logits[slot, 0, row, column] == SURE)
+    logits[slot, 0, row, column] = 0.0 if share == 1 else SURE + np.log(1 / share - 1)
+    logits[slot, 1 + CHARACTERS.index(character), row, column] = SURE
+    logits[slot, -2, row, column] = SURE if begins else -SURE
+
+
+def write(logits: Array, text: str, row: int, column: int, step: int = 2) -> None:
+    for at, character in enumerate(text):
+        if character != " ":
+            put(logits, character, row, column + step * at, begins=at == 0 or text[at - 1] == " ")
+
+
+def read(logits: Array) -> str:
+    return "".join(" " * (one.begins and at > 0) + one.character for at, one in enumerate(printed(logits)))
+
+
+def test_a_blank_canvas_says_nothing() -> None:
+    assert printed(blank()) == []
+
+
+def test_words_come_line_by_line() -> None:
+    logits = blank()
+    write(logits, "to you", 2, 4)
+    write(logits, "Hello", 7, 1)
+    assert read(logits) == "to you Hello"
+
+
+@pytest.mark.parametrize("down", [-1, 1])
+def test_a_line_may_rise_or_fall(down: int) -> None:
+    logits = blank()
+    for at, character in enumerate("slanted"):
+        put(logits, character, 6 + down * at // 2, 3 * at + 1, begins=at == 0)
+    assert read(logits) == "slanted"
+
+
+def test_a_character_between_cells_is_one() -> None:
+    logits = blank()
+    write(logits, "ab", 4, 4, step=4)
+    put(logits, "c", 4, 12, 0.4)
+    put(logits, "c", 4, 13, 0.35)
+    put(logits, "c", 5, 12, 0.2)
+    found = printed(logits)
+    assert [one.character for one in found] == ["a", "b", "c"]
+    assert 12 * CELL_PX < found[2].x < 13.5 * CELL_PX
+
+
+def test_the_same_character_twice_stays_two() -> None:
+    logits = blank()
+    write(logits, "ball", 4, 4, step=1)
+    put(logits, "o", 8, 8, 0.9, begins=True)
+    put(logits, "o", 8, 9, 0.9)
+    assert read(logits) == "ball oo"
+
+
+def test_a_large_character_is_not_read_twice_though_its_middle_is_not_clear() -> None:
+    logits = blank()
+    put(logits, "T", 5, 4, 0.9, begins=True)
+    put(logits, "T", 5, 5, 0.7)
+    assert read(logits) == "TT", "as small as it is said to be"
+    logits[:, -1] = np.log(60)
+    assert read(logits) == "T"
+
+
+def test_two_thin_characters_of_a_cell_come_from_left_to_right() -> None:
+    logits = blank()
+    put(logits, "t", 4, 4, begins=True)
+    put(logits, "i", 4, 5)
+    put(logits, "l", 4, 5)
+    put(logits, "e", 4, 6)
+    assert read(logits) == "tile"
+
+
+def test_a_doubtful_character_is_left_out_and_a_word_begins_without_being_told() -> None:
+    logits = blank()
+    put(logits, "x", 2, 2, 0.3)
+    put(logits, "a", 8, 10)
+    (found,) = printed(logits)
+    assert (found.character, found.begins) == ("a", True)
+    assert (found.x, found.y) == pytest.approx((10.33 * CELL_PX, 8.5 * CELL_PX), abs=0.1)
+    assert found.size == pytest.approx(SIZE_PX, rel=1e-3)
+
+
+def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
+    rng = np.random.default_rng(1)
+    n_embd = 6
+    characters, begins = rng.normal(size=(1 + len(CHARACTERS), n_embd)), rng.normal(size=n_embd)
+    places = rng.normal(size=(ANCHORS**2, n_embd))
+    make = PrintTokens({"characters": characters, "begins": begins, "places": places})
+    frame = Frame(192, 192, (192, 192))
+    assert np.allclose(make.tokens([], frame), np.tile(characters[0], (PRINT_TOKENS, 1)))
+    tokens = make.tokens([Printed("b", 12.0, 12.0, begins=True), Printed("a", 36.0, 12.0, begins=False)], frame)
+    assert tokens.shape == (PRINT_TOKENS, n_embd)
+    assert np.allclose(tokens[0], characters[2] + begins + places[0], atol=1e-5), "its middle is an anchor's"
+    assert np.allclose(tokens[1], characters[1] + places[1], atol=1e-5)
+    assert np.allclose(tokens[2:], characters[0])
+    many = make.tokens([Printed("a", 12.0, 12.0, begins=False)] * (PRINT_TOKENS + 3), frame)
+    assert many.shape == (PRINT_TOKENS, n_embd)
