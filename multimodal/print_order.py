@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,11 +71,15 @@ class _Hint:
 
 def printed(said: Array) -> list[Printed]:
     """The characters on a canvas in reading order; ``said`` by the reader is (CELL_SLOTS, N_SAID, rows, columns)."""
-    found = [
+    return in_reading_order(
         Printed(hint.character, hint.x, hint.y, hint.begins > 0.5, hint.size)
         for hint in _apart([hint for hint in _joined(_hints(said)) if hint.sure > _SEEN])
-    ]
-    return [character for word in _in_lines(_words(found)) for character in word]
+    )
+
+
+def in_reading_order(characters: Iterable[Printed]) -> list[Printed]:
+    """Word by word and line by line."""
+    return [character for word in _in_lines(_words(characters)) for character in word]
 
 
 def _hints(said: Array) -> list[_Hint]:
@@ -158,7 +162,7 @@ def _apart(hints: list[_Hint]) -> list[_Hint]:
     ]
 
 
-def _words(characters: list[Printed]) -> list[list[Printed]]:
+def _words(characters: Iterable[Printed]) -> list[list[Printed]]:
     """Each begins where the reader says so, or where no character stands before."""
     words: list[list[Printed]] = []
     for character in sorted(characters, key=lambda one: one.x):

@@ -92,7 +92,7 @@ def composer_of(network: PocketNetwork, tokenizer: Tokenizer, args: argparse.Nam
     painter = Painter(material, rng, Printer(fonts(), rng, held_out=held_out), held_out=held_out, side_px=2 * SIDE_PX)
     scenes: FreshScenes | ImaginedScenes = FreshScenes(painter)
     if args.imagined:
-        imaginer = Imaginer(material, rng, held_out=held_out)
+        imaginer = Imaginer(material, rng, painter.printer, held_out=held_out)
         scenes = ImaginedScenes(painter, imaginer, TokenMaker(network.language, tokenizer))
         scenes.fit(network.vision, torch.device("cpu"))
     return Composer(scenes, Examiner(rng, held_out=held_out), Talker(rng, held_out=held_out))

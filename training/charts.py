@@ -41,8 +41,8 @@ _BAR_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "b
 PRINTED_SHARE = 0.75  # of the charts have their values printed on the bars; the others an axis with lines
 
 
-def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) -> Scene:
-    """A chart on a light ground; every bar of a different colour, or all of one."""
+def chart_of(rng: random.Random) -> tuple[tuple[Bar, ...], int, bool]:
+    """Bars, the top of their axis, and whether values are printed; bars of different colours, or all of one."""
     labels = rng.choice(_LABELS)
     count = rng.randint(2, 5)
     printed = rng.random() < PRINTED_SHARE
@@ -51,7 +51,17 @@ def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) ->
     step = 1 if printed or top <= 20 else top // 10
     values = [step * rng.randint(1, top // step) for _ in names]
     shades = rng.sample(_BAR_COLOURS, count) if rng.random() < 0.75 else [rng.choice(_BAR_COLOURS)] * count
-    bars = tuple(Bar(n, c, v) for n, c, v in zip(names, shades, values, strict=True))
+    return tuple(Bar(n, c, v) for n, c, v in zip(names, shades, values, strict=True)), top, printed
+
+
+def ticks(top: int) -> range:
+    """What an axis without printed values is marked with."""
+    return range(0, top + 1, max(1, top // (5 if top != 20 else 4)))
+
+
+def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) -> Scene:
+    """A chart on a light ground."""
+    bars, top, printed = chart_of(rng)
     paper = tuple(rng.randint(232, 255) for _ in range(3))
     canvas = Image.new("RGB", (width, height), paper)
     return _Drawing(canvas, printer, rng, bars, top, printed).scene()
@@ -84,7 +94,7 @@ class _Drawing:
 
     def _axis(self) -> None:
         ink = (70, 70, 74)
-        for tick in range(0, self.top + 1, max(1, self.top // (5 if self.top != 20 else 4))):
+        for tick in ticks(self.top):
             y = self._y(tick)
             self.pen.line((self.left, y, self.right, y), fill=(205, 205, 210))
             line = self.printer.fitted(str(tick), self.left * 0.7, self.canvas.height * 0.055, self.font)

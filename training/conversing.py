@@ -74,7 +74,7 @@ class Conversing:
         self.pool = ScenePool(painter, network.vision, device) if drawn else None
         self.composer = Composer(self.pool, examiner, self.talker) if self.pool else None
         maker = TokenMaker(network.language, tokenizer)
-        self.imagined = ImaginedScenes(painter, Imaginer(material, self.rng), maker)
+        self.imagined = ImaginedScenes(painter, Imaginer(material, self.rng, painter.printer), maker)
         self.imagined.fit(network.vision, device)
         self.imagining = Composer(self.imagined, examiner, self.talker)
         self.writer = Writer(self.rng)

@@ -20,7 +20,10 @@ KINDS = {
     "single": 0.12, "coloured": 0.06, "counted": 0.15, "pair": 0.14, "groups": 0.1, "crowd": 0.05, "photograph": 0.05,
     "words": 0.09, "chart": 0.12, "related": 0.12,
 }  # fmt: skip
-IMAGINED_KINDS = {"pair": 0.26, "crowd": 0.24, "counted": 0.22, "groups": 0.18, "single": 0.05, "related": 0.05}
+IMAGINED_KINDS = {
+    "pair": 0.2, "crowd": 0.18, "counted": 0.16, "groups": 0.14, "single": 0.04, "related": 0.04,
+    "words": 0.14, "chart": 0.1,
+}  # fmt: skip
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
 _FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress
 _SKILL_WEIGHTS = {

@@ -8,7 +8,7 @@ and what is left of some real token is added as noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -16,23 +16,26 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_order import Printed
+from hearth.multimodal.print_order import CHARACTERS, PRINT_TOKENS, Printed, PrintTokens, in_reading_order
 from hearth.multimodal.views import TOKENS_A_SIDE, n_tokens, tile_frame, whole_frame
 from training.asking import BACKGROUND, Part, WordTokens, ask
+from training.backgrounds import BACKGROUND_NAMES
+from training.charts import chart_of, ticks
 from training.language import LanguageModel
 from training.pictures import TEXTURED_SHARE, Painter, Placed, row_by_row
-from training.scene_pool import FreshScenes, Scenes, encode_scenes
-from training.scenes import Box, Scene, Thing
+from training.scene_pool import FreshScenes, Scenes, encode_scenes, print_tokens
+from training.scenes import Bar, Box, Mark, Scene, Thing
 from training.view_batches import SIDE_PX
 from training.world import NUMBERS
 
 SCENE_PX = 2 * SIDE_PX
 N_WHOLE = TOKENS_A_SIDE**2
 N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
-FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd")
-FITTED_SCENES = 480
+FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd", "words", "chart")
+FITTED_SCENES = 560
 NOISE = 0.5  # of what is left of real tokens: some of it is what the map does not tell of a name, and not noise
 ENCODED_TOGETHER = 60
+ADVANCE = 0.55  # from one character to the next, in sizes of a font
 RIDGE = 0.3  # in tokens: how many it takes for a direction of word vectors to count
 
 
@@ -74,14 +77,14 @@ class TokenMaker:
         self.explained = 0.0
 
     def fit(self, scenes: list[Scene], visual: list[Tensor]) -> None:
-        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd). What is read of them,
-        though nothing is printed, stays as it is.
+        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd). What is read where
+        nothing is printed stays as it is.
 
         A token is the mean token at its place and a linear map of the mean vector of its words (ridge regression).
         """
         told = [told_by(scene, self.words) for scene in scenes]
         seen = torch.stack(visual)
-        tokens, self._read = seen[:, :N_SCENE], seen[:, N_SCENE:]
+        tokens, self._read = seen[:, :N_SCENE], seen[[not scene.marks for scene in scenes], N_SCENE:]
         asked = torch.stack([one.kinds > 0 for one in told])
         said = torch.stack([self._said(one) for one in told])
         self._middle = tokens.mean(0)
@@ -99,8 +102,8 @@ class TokenMaker:
             (kind, tile): left[(kinds == kind) & (is_tile == tile)] for kind in (0, 1, 2) for tile in (False, True)
         }
 
-    def make(self, told: Told, generator: torch.Generator) -> Tensor:
-        """Visual tokens of a scene, (n_tokens, n_embd)."""
+    def make(self, told: Told, generator: torch.Generator, read: Tensor | None = None) -> Tensor:
+        """Visual tokens of a scene, (n_tokens, n_embd); the last ones are what is ``read``, if something is."""
         asked = told.kinds > 0
         tokens = self._middle.clone()
         tokens[asked] += (self._said(told) - self._said_middle)[asked] @ self._map
@@ -111,7 +114,8 @@ class TokenMaker:
             n = int(chosen.sum())
             if n and len(pool):
                 tokens[chosen] += NOISE * pool[torch.randint(len(pool), (n,), generator=generator)]
-        read = self._read[int(torch.randint(len(self._read), (), generator=generator))]
+        if read is None:
+            read = self._read[int(torch.randint(len(self._read), (), generator=generator))]
         return torch.cat((tokens, read))
 
     def _said(self, told: Told) -> Tensor:
@@ -146,6 +150,62 @@ class Imaginer(Painter):
         (left, width), (top, height) = box
         return left, top, left + width, top + height
 
+    def words(self) -> Scene:
+        """A word somewhere, as large as it fits or smaller."""
+        rng, text = self.rng, self._printer().word()
+        width = SCENE_PX * rng.uniform(0.45, 0.92)
+        size = min(width / len(text) / ADVANCE, 0.6 * SCENE_PX)
+        left = rng.uniform(0, SCENE_PX - ADVANCE * size * len(text))
+        marks = self._written(text, (left, rng.uniform(0.2, 0.8) * SCENE_PX), size)
+        return Scene(self.blank, (), rng.choice(BACKGROUND_NAMES), "words", marks, text)
+
+    def chart(self) -> Scene:
+        """As ``training.charts`` draws it, within a few pixels."""
+        rng = self.rng
+        bars, top, printed = chart_of(rng)
+        left, right = (SCENE_PX * share for share in (0.08 if printed else 0.17, 0.93))
+        low, high = 0.85 * SCENE_PX, 0.14 * SCENE_PX
+        slot, size = (right - left) / len(bars), 0.1 * SCENE_PX
+        filled = slot * rng.uniform(0.5, 0.8)
+        marks: list[Mark] = []
+        things: list[Thing] = []
+        placed: list[Bar] = []
+
+        def write(text: str, x: float, y: float, width: float) -> None:
+            fitted = min(size, width / ADVANCE / len(text))
+            marks.extend(self._written(text, (x - ADVANCE * fitted * len(text) / 2, y), fitted))
+
+        for tick in () if printed else ticks(top):
+            write(str(tick), left / 2, low - (low - high) * tick / top, 0.7 * left)
+        for at, bar in enumerate(bars):
+            x, head = left + (at + 0.5) * slot, low - (low - high) * bar.value / top
+            box = (x - filled / 2, head, x + filled / 2, low)
+            things.append(Thing("bar", bar.colour, (min(2, int(3 * x / SCENE_PX)), 2), box))
+            write(bar.label, x, low + 0.07 * SCENE_PX, 0.9 * slot)
+            placed.append(replace(bar, first_mark=len(marks)) if printed else bar)
+            if printed:
+                write(str(bar.value), x, head - 0.05 * SCENE_PX, 0.8 * slot)
+        return Scene(self.blank, tuple(things), None, "chart", tuple(marks), "", tuple(placed))
+
+    @staticmethod
+    def _written(text: str, start: tuple[float, float], size: float) -> tuple[Mark, ...]:
+        """Marks of ``text`` from where its first character begins, at the height of their middle."""
+        return tuple(
+            Mark(character, start[0] + (at + 0.5) * ADVANCE * size, start[1], at == 0, size)
+            for at, character in enumerate(text)
+        )
+
+
+def as_read(scene: Scene) -> tuple[Printed, ...]:
+    """What a reader says of ``scene`` that does not err."""
+    frame = tile_frame(*scene.image.size, SIDE_PX)
+    told = (
+        Printed(mark.character, *frame.on_canvas(mark.x, mark.y), mark.begins, mark.size * frame.scale)
+        for mark in scene.marks
+        if mark.character in CHARACTERS
+    )
+    return tuple(in_reading_order(told)[:PRINT_TOKENS])
+
 
 class ImaginedScenes:
     """Stands in for a pool of drawn scenes; tokens are made when they are asked for."""
@@ -156,6 +216,7 @@ class ImaginedScenes:
         self._maker = maker
         self._generator = torch.Generator().manual_seed(self.rng.randrange(2**31))
         self._painter = painter
+        self._print_tokens: PrintTokens | None = None
 
     def fit(self, vision: VisionNetwork, device: torch.device) -> None:
         """Draws and encodes some scenes for the maker to learn from."""
@@ -174,6 +235,7 @@ class ImaginedScenes:
                 for encoded in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
             ]
         vision.train(was_training)
+        self._print_tokens = print_tokens(vision.print) if vision.print else None
         self._maker.fit(scenes, visual)
 
     def draw(self, kind: str) -> Scenes:
@@ -182,8 +244,12 @@ class ImaginedScenes:
 
     def visual(self, scene: Scene) -> Tensor:
         """Visual tokens, shape (n_tokens, n_embd); others with every call."""
-        return self._maker.make(told_by(scene, self._maker.words), self._generator)
+        read = None
+        if scene.marks and self._print_tokens:
+            frame = tile_frame(*scene.image.size, SIDE_PX)
+            read = torch.from_numpy(self._print_tokens.tokens(list(as_read(scene)), frame))
+        return self._maker.make(told_by(scene, self._maker.words), self._generator, read)
 
-    def printed(self, _scene: Scene) -> tuple[Printed, ...]:
-        """Nothing is printed on what is imagined."""
-        return ()
+    def printed(self, scene: Scene) -> tuple[Printed, ...]:
+        """What is read of a scene."""
+        return as_read(scene)

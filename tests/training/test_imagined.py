@@ -8,17 +8,20 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from hearth.multimodal.print_order import PRINT_TOKENS
+from hearth.multimodal.print_order import CHARACTERS, PRINT_TOKENS
 from hearth.multimodal.views import n_tokens
 from training.answers import Examiner, counts_of, the_is
 from training.chats import IMAGE_ID, encode
 from training.dialogues import Composer
-from training.imagined import N_WHOLE, SCENE_PX, ImaginedScenes, Imaginer, TokenMaker, told_by
+from training.fonts import fonts
+from training.imagined import N_WHOLE, SCENE_PX, ImaginedScenes, Imaginer, TokenMaker, as_read, told_by
 from training.language import LanguageConfig, LanguageModel
 from training.pictures import MAX_COUNT, Material, Painter
+from training.printing import Printer
 from training.scenes import Scene, Thing
 from training.smalltalk import Talker
 from training.sprites import is_held_out
+from training.view_batches import SIDE_PX
 from training.world import PLACES, SIZES, size_word
 
 N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
@@ -32,6 +35,11 @@ def language() -> LanguageModel:
 
 def imaginer(seed: int = 0) -> Imaginer:
     return Imaginer(Material((), {}), random.Random(seed))
+
+
+def printer(rng: random.Random) -> Printer:
+    """Prints in the fonts that every machine with tests has: they are held out from training."""
+    return Printer(fonts(), rng, held_out=True)
 
 
 def square(*things: Thing, background: str | None = "white") -> Scene:
@@ -128,13 +136,44 @@ def test_what_is_asked_of_a_crowd_has_one_answer() -> None:
 
 def test_imagined_chats_fit_their_tokens(maker: TokenMaker, tokenizer: Tokenizer) -> None:
     rng = random.Random(2)
-    painter = Imaginer(Material((), {}), rng)
+    painter = Imaginer(Material((), {}), rng, printer(rng))
     scenes = ImaginedScenes(painter, painter, maker)
     composer = Composer(scenes, Examiner(rng), Talker(rng))
     for _ in range(20):
         drawn = composer.imagined_chat()
         ids, _ = encode(drawn.chat, tokenizer)
         assert ids.count(IMAGE_ID) == sum(len(scenes.visual(scene)) for scene in drawn.scenes)
+
+
+def test_imagined_words_are_read_as_they_are_written() -> None:
+    rng = random.Random(6)
+    painter = Imaginer(Material((), {}), rng, printer(rng))
+    for _ in range(40):
+        scene = painter.words()
+        readable = "".join(character for character in scene.text if character in CHARACTERS)
+        assert "".join(one.character for one in as_read(scene)) == readable
+        assert [one.begins for one in as_read(scene)].count(True) == 1
+        assert all(0 <= one.x < 2 * SIDE_PX and 0 <= one.y < 2 * SIDE_PX for one in as_read(scene))
+
+
+def test_an_imagined_chart_has_the_print_of_a_drawn_one() -> None:
+    rng = random.Random(6)
+    painter = Imaginer(Material((), {}), rng, printer(rng))
+    printed = 0
+    for _ in range(30):
+        scene = painter.chart()
+        words = "".join(" " * one.begins + one.character for one in as_read(scene)).split()
+        labels = [bar.label for bar in scene.bars]
+        assert [word for word in words if word in labels] == labels, "from left to right, on one line"
+        assert [thing.colour for thing in scene.things] == [bar.colour for bar in scene.bars]
+        for bar in scene.bars:
+            if bar.first_mark is not None:
+                printed += 1
+                value = str(bar.value)
+                written = scene.marks[bar.first_mark - len(bar.label) : bar.first_mark + len(value)]
+                assert "".join(mark.character for mark in written) == bar.label + value
+                assert value in words
+    assert printed > 20
 
 
 def test_the_bigger_of_two_is_concluded_from_their_sizes() -> None:
