@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hearth.multimodal.print_order import CELL_SLOTS, CHARACTERS
+from hearth.multimodal.print_cells import CELL_SLOTS, CHARACTERS
 from hearth.multimodal.views import ANCHORS
 
 

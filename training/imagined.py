@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_order import CHARACTERS, PRINT_TOKENS, Printed, PrintTokens, in_reading_order
+from hearth.multimodal.print_cells import CHARACTERS, Printed
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_order
 from hearth.multimodal.views import TOKENS_A_SIDE, n_tokens, tile_frame, whole_frame
 from training.asking import BACKGROUND, Part, WordTokens, ask
 from training.backgrounds import BACKGROUND_NAMES

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_order import CHARACTERS
+from hearth.multimodal.print_cells import CHARACTERS
 from hearth.multimodal.views import ANCHORS
 from training.aligning import normalised
 from training.language import LanguageModel

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from hearth.multimodal.print_order import CELL_PX, CELL_SLOTS, CHARACTERS
+from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS
 from training.fonts import face
 from training.printing import LIGHTNESS, MIN_CONTRAST, Printer
 

@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hearth.multimodal.print_order import Printed
+from hearth.multimodal.print_cells import Printed
 from training.batches import Rows
 from training.chats import IMAGE_ID, Chat
 from training.copying import N_CODE, SLOW_PAIRS

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hearth.multimodal.print_order import CHARACTERS
+from hearth.multimodal.print_cells import CHARACTERS
 from hearth.multimodal.views import Frame, canvas_of
 from training.letters import N_MARK, Floats, PrintedCells, by_cell
 from training.pictures import Painter

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.letters import PrintVectors
-from hearth.multimodal.print_order import PRINT_TOKENS, Printed, PrintTokens, printed
+from hearth.multimodal.print_cells import Printed
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
 from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, whole_frame
 from training.loop import autocast
 from training.pictures import MAX_COUNT, Painter

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hearth.multimodal.print_order import CELL_PX, PRINT_TOKENS, Printed
+from hearth.multimodal.print_cells import CELL_PX, Printed
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
 from training.asking import Part, ask
 from training.scenes import Scene

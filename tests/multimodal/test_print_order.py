@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hearth.multimodal.print_order import (
-    CELL_PX,
-    CELL_SLOTS,
-    CHARACTERS,
-    N_SAID,
-    PRINT_TOKENS,
-    Array,
-    Printed,
-    PrintTokens,
-    printed,
-)
+from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID, Array, Printed
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
 from hearth.multimodal.views import ANCHORS, Frame
 
 SURE = 12.0
@@ -129,3 +120,25 @@ def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
     assert np.allclose(tokens[2:], characters[0])
     many = make.tokens([Printed("a", 12.0, 12.0, begins=False)] * (PRINT_TOKENS + 3), frame)
     assert many.shape == (PRINT_TOKENS, n_embd)
+
+
+def doubtful(logits: Array, row: int, column: int, share: float, other: str) -> None:
+    """Makes ``share`` (0..1) of the character in a cell ``other``'s."""
+    logits[0, 1 + CHARACTERS.index(other), row, column] = SURE + np.log(share / (1 - share))
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "other"),
+    [("NAGUS", 4, "s"), ("castle", 0, "C"), ("Market", 2, "R"), ("2019", 1, "O"), ("H-584", 2, "S")],
+)
+def test_what_looks_alike_is_written_as_the_rest_of_its_word(text: str, at: int, other: str) -> None:
+    logits = blank()
+    write(logits, text, 4, 2)
+    doubtful(logits, 4, 2 + 2 * at, 0.6 if at else 0.4, other)
+    assert read(logits) == text
+
+
+def test_an_unusual_word_is_read_as_it_is_where_that_is_clear() -> None:
+    logits = blank()
+    write(logits, "McDonald iPhone", 4, 2, step=1)
+    assert read(logits) == "McDonald iPhone"

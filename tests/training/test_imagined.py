@@ -8,7 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from hearth.multimodal.print_order import CHARACTERS, PRINT_TOKENS
+from hearth.multimodal.print_cells import CHARACTERS
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import n_tokens
 from training.answers import Examiner, counts_of, the_is
 from training.chats import IMAGE_ID, encode

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_order import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID
+from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID
 from training import lettering, probing
 from training.aligning import vision_config
 from training.checkpoints import load_stage

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hearth.multimodal.print_order import PRINT_TOKENS, Printed
+from hearth.multimodal.print_cells import Printed
+from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import n_tokens, tile_frame
 from training.answers import Examiner
 from training.answers_several import SeveralPictures
