@@ -67,6 +67,7 @@ def run(plan: StagePlan, vision: VisionNetwork, printer: Printer, seed: int) -> 
         draws = itertools.cycle(
             (
                 functools.partial(crops.batch, CROPS_PER_STEP),
+                functools.partial(scenes.batch, SCENES_PER_STEP),
                 functools.partial(large.batch, LARGE_CROPS_PER_STEP),
                 functools.partial(scenes.batch, SCENES_PER_STEP),
             )

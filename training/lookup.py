@@ -7,7 +7,9 @@ says, and hand on words of place, colour, size and number. And they are told whe
 first at all that bears the name, the second at the one thing that an answer is at, be it the third of five dice or,
 when all are counted, none. A third looks whether a word has been said before, in the question or further ahead in the
 answer, and at itself if not: that is what "so yes" and "so no" follow from. A fourth, which is not given but only told,
-looks at the one of several things that is concluded: the bigger one, whose size stands before its name.
+looks at the one of several things that is concluded: the bigger one, whose size stands before its name. A fifth is for
+print, and looks for the next character of a word, or for the first of a value: it is given as the copy circuit is, and
+hands on characters.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hearth.multimodal.print_cells import Printed
+from hearth.multimodal.print_cells import CHARACTERS, Printed
 from training.batches import Rows
 from training.chats import IMAGE_ID, Chat
 from training.copying import N_CODE, SLOW_PAIRS
 from training.language import LanguageModel
 from training.looks import Look, looks_of
 from training.scenes import Scene
-from training.sights import NOTHING, Sight, sights
+from training.sights import MARKS, NOTHING, Sight, sights
 from training.world import COLOURS, NUMBERS, PLACES, SIZES
 
 MATCHING = 2.0
-SAID_MATCHING = 6.0
+SAID_MATCHING = READ_MATCHING = 6.0
 LOOKUP_WEIGHT = 0.2  # of where heads look, beside the answers
 
 
@@ -43,7 +45,13 @@ class Head:
     handed_on: float | None = None
 
 
-HEADS = {"by name": Head(2, 0, 1.0), "one by one": Head(3, 0, 0.5), "said before": Head(1, 0), "reason": Head(4, 0)}
+HEADS = {
+    "by name": Head(2, 0, 1.0),
+    "one by one": Head(3, 0, 0.5),
+    "said before": Head(1, 0),
+    "reason": Head(4, 0),
+    "read": Head(3, 2, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,12 @@ class Lookups:
         return Lookups(self.queries.to(device), self.wanted.to(device))
 
 
+def character_ids(tokenizer: Tokenizer) -> list[int]:
+    """Tokens of the characters that can be read."""
+    encoded = (tokenizer.encode(character, add_special_tokens=False).ids for character in CHARACTERS)
+    return [ids[0] for ids in encoded if len(ids) == 1]
+
+
 def attribute_ids(tokenizer: Tokenizer) -> list[int]:
     """Tokens of the words that visual tokens say besides names."""
     words = {word for text in (*PLACES.values(), *SIZES) for word in text.split()} - {"on", "at", "in", "the"}
@@ -77,17 +91,31 @@ def attribute_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 @torch.no_grad()
-def start_with_lookup(model: LanguageModel, words: list[int]) -> None:
-    """Overwrites heads of ``model``, which has its copy circuit and its word vectors; ``words`` are handed on."""
+def start_with_lookup(model: LanguageModel, words: list[int], characters: list[int]) -> None:
+    """Overwrites heads of ``model``, which has its copy circuit and its word vectors; ``words`` and ``characters`` are
+    handed on.
+    """
     basis = torch.linalg.svd(model.embedding.weight[words], full_matrices=False).Vh
     code = _code_of_previous(model)
     noted = torch.eye(model.config.n_embd)[-N_CODE:]
     for head in HEADS.values():
         if head == HEADS["said before"]:
             start_matching(model, head, code, code, SAID_MATCHING)
+        elif head == HEADS["read"]:
+            start_reading(model, characters)
         elif head.handed_on is not None:
             start_matching(model, head, noted, code, MATCHING)
             _hand_on(model, head, basis, head.handed_on)
+
+
+@torch.no_grad()
+def start_reading(model: LanguageModel, characters: list[int]) -> None:
+    """Overwrites the head that reads: it looks for what stands behind the character that was said last."""
+    head = HEADS["read"]
+    noted = torch.eye(model.config.n_embd)[-N_CODE:]
+    start_matching(model, head, _code_of_previous(model), noted, READ_MATCHING)
+    basis = torch.linalg.svd(model.embedding.weight[characters], full_matrices=False).Vh
+    _hand_on(model, head, basis, head.handed_on or 0.0)
 
 
 @torch.no_grad()
@@ -166,7 +194,9 @@ def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[i
     if look.before is not None:
         before = before or itself
     reason = [] if look.reason is None else [start + look.reason]
-    return named, itself if look.one == NOTHING else one, before, reason
+    is_read = any(thing >= MARKS for _, thing in look.one)
+    one_by_one = itself if look.one == NOTHING else [] if is_read else one
+    return named, one_by_one, before, reason, one if is_read else []
 
 
 def layers_of(heads: Mapping[str, Head]) -> list[int]:

@@ -18,7 +18,7 @@ from training import aligning, conversing, lettering, mixing, naming, reading
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
-from training.lookup import attribute_ids, start_with_lookup
+from training.lookup import attribute_ids, character_ids, start_with_lookup
 from training.loop import StagePlan
 from training.material import load_material
 from training.printing import Printer
@@ -139,7 +139,7 @@ def main() -> None:
     if "bind" in recipe.stages and pictures:
         seed = recipe.seed + 120_000
         if recipe.start is None:  # finished files have learnt theirs
-            start_with_lookup(language, attribute_ids(tokenizer))
+            start_with_lookup(language, attribute_ids(tokenizer), character_ids(tokenizer))
         conversing.run(recipe.plan("bind", 8e-4), network, pictures, tokenizer, recipe.data, seed, drawn=False)
     load_stage(recipe.runs / "bind.pt", network)
     if "mixed" in recipe.stages and pictures:

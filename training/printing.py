@@ -14,7 +14,7 @@ from training.vocabulary import picture_names
 
 MAX_CHARACTERS = 12
 TEXT_STYLES = 4  # fonts of a family that texts are set in: upright and slanted, bold or not; others only adorn
-TEXT_FAMILIES_SHARE = 0.6
+TEXT_FAMILIES_SHARE = 0.8
 LIGHTNESS = (0.3, 0.59, 0.11)  # of red, green and blue
 MIN_CONTRAST = 70  # of ink and ground in lightness
 Colour = tuple[int, int, int]

@@ -10,12 +10,25 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from hearth.multimodal.views import n_tokens
+from training.answers import Examiner
 from training.batches import Rows, embed, pack_chats
 from training.chats import IMAGE_ID, Chat, Message
 from training.copying import start_with_copying
-from training.imagined import SCENE_PX, Imaginer
+from training.fonts import fonts
+from training.imagined import SCENE_PX, Imaginer, as_read
 from training.language import LanguageConfig, LanguageModel
-from training.lookup import HEADS, Lookups, attribute_ids, layers_of, lookup_losses, lookups_of, start_with_lookup
+from training.lookup import (
+    HEADS,
+    Lookups,
+    attribute_ids,
+    character_ids,
+    layers_of,
+    lookup_losses,
+    lookups_of,
+    start_with_lookup,
+)
+from training.pictures import Material
+from training.printing import Printer
 from training.scenes import Scene, Thing
 
 N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
@@ -96,7 +109,7 @@ def test_no_lookups_in_chats_that_are_about_nothing_seen(tokenizer: Tokenizer, m
 
 
 def test_the_heads_find_the_token_that_says_the_word_before(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    start_with_lookup(model, attribute_ids(tokenizer))
+    start_with_lookup(model, attribute_ids(tokenizer), character_ids(tokenizer))
     left, right = (word(tokenizer, one) for one in ("left", "right"))
     assert {left, right} <= set(attribute_ids(tokenizer))
     star, circle = word(tokenizer, "star"), word(tokenizer, "circle")
@@ -116,7 +129,7 @@ def test_the_heads_find_the_token_that_says_the_word_before(model: LanguageModel
 
 
 def test_a_head_finds_where_a_word_was_said_before(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    start_with_lookup(model, attribute_ids(tokenizer))
+    start_with_lookup(model, attribute_ids(tokenizer), character_ids(tokenizer))
     ids = torch.randint(100, 4000, (1, 60), generator=torch.Generator().manual_seed(1))
     ids[0, 12] = ids[0, -1] = word(tokenizer, "star")
     head, positions = HEADS["said before"], torch.arange(60)[None]
@@ -124,6 +137,34 @@ def test_a_head_finds_where_a_word_was_said_before(model: LanguageModel, tokeniz
         _, entering = model.run(model.embedding(ids), positions, layers_of(HEADS))
         scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
     assert set(scores.topk(2).indices.tolist()) == {12, 59}
+
+
+def test_the_head_that_reads_looks_behind_the_character_that_was_said_last(
+    model: LanguageModel, tokenizer: Tokenizer
+) -> None:
+    start_with_lookup(model, attribute_ids(tokenizer), character_ids(tokenizer))
+    characters = character_ids(tokenizer)
+    assert len(set(characters)) == len(characters) > 70
+    ids = torch.tensor(characters[:40] + characters[7:8])[None]  # the last one stood at 7
+    head, positions = HEADS["read"], torch.arange(ids.shape[1])[None]
+    with torch.inference_mode():
+        _, entering = model.run(model.embedding(ids), positions, layers_of(HEADS))
+        scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
+    assert scores[8] > scores[:40].median() + 1
+
+
+def test_what_is_printed_is_looked_at_by_the_head_that_reads(tokenizer: Tokenizer) -> None:
+    rng = random.Random(5)
+    painter = Imaginer(Material((), {}), rng, Printer(fonts(), rng, held_out=True))
+    sign = painter.words()
+    asked = Message("user", "Read it.", (sign.image,))
+    answered = Message("assistant", Examiner(rng).ask(sign, "words").answer)
+    rows = pack_chats([Chat((asked, answered), "words")], tokenizer, random.Random(1), row_tokens=512)
+    lookups = lookups_of([Chat((asked, answered), "words")], [(sign,)], rows, tokenizer, as_read)
+    assert len(lookups["one by one"].queries) == 0
+    places = lookups["read"].wanted.argmax(1).tolist()
+    assert places == list(range(places[0], places[0] + len(sign.text))), "one after the other"
+    assert places[0] == 2 + N_SCENE, "behind the beginning, the role and the views"
 
 
 def test_scores_are_those_of_attention(model: LanguageModel, tokenizer: Tokenizer) -> None:
