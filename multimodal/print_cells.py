@@ -17,7 +17,7 @@ CELL_PX = 8
 CELL_SLOTS = 2  # characters that a cell may hold, from left to right
 N_SAID = 3 + len(CHARACTERS)  # of each: no character or which, whether a word begins with it, how large it is
 _HINT, _SEEN = 0.02, 0.4  # how many characters a place must hold on average to be looked at, and to hold one
-_SIZES_PX = 4.0, 400.0  # of fonts
+_SIZES_PX = 4.0, 200.0  # of fonts
 _ONE = 1.3  # neighbours that hold less together hold one character
 # in sizes of the font:
 _REACH = 0.3  # from a character's likeliest cell to others that it may lie in
@@ -109,7 +109,8 @@ class _Neighbours:
             for row in range(top, bottom + 1)
             for other in self._blocks.get((column, row), ())
         )
-        return sorted((other for other in around if hint.far(other) <= reach_px), key=hint.far)
+        far = [(hint.far(other), at, other) for at, other in enumerate(around)]
+        return [other for distance, _, other in sorted(far) if distance <= reach_px]
 
     @staticmethod
     def _block(x: float, y: float) -> tuple[int, int]:

@@ -17,7 +17,7 @@ class Exchange:
 
 
 def spelled(text: str) -> str:
-    """``text`` marked to be tokenized character by character: a visual token says characters, not syllables."""
+    """``text`` marked to be tokenized character by character, as it is read."""
     return f"{SPELL_OPEN}{text}{SPELL_CLOSE}"
 
 
