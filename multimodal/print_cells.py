@@ -16,12 +16,13 @@ CHARACTERS = string.ascii_letters + string.digits + ".,:;-+'&%/()!?#€$"
 CELL_PX = 8
 CELL_SLOTS = 2  # characters that a cell may hold, from left to right
 N_SAID = 3 + len(CHARACTERS)  # of each: no character or which, whether a word begins with it, how large it is
+_THIN = "fIijlrt1.,:;-'/()!"
 _HINT, _SEEN = 0.02, 0.4  # how many characters a place must hold on average to be looked at, and to hold one
 _SIZES_PX = 4.0, 200.0  # of fonts
 _ONE = 1.3  # neighbours that hold less together hold one character
 # in sizes of the font:
 _REACH = 0.3  # from a character's likeliest cell to others that it may lie in
-_APART = 0.25  # between two characters at least
+_APART, _THIN_APART = 0.3, 0.2  # between two of the same characters at least, and between two thin ones
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,6 @@ def _apart(hints: list[_Hint]) -> list[_Hint]:
         for hint in hints
         if not any(
             other.sure > hint.sure and other.character.lower() == hint.character.lower()
-            for other in neighbours.within(hint, _APART * hint.size)
+            for other in neighbours.within(hint, (_THIN_APART if hint.character in _THIN else _APART) * hint.size)
         )
     ]
