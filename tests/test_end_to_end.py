@@ -89,7 +89,7 @@ def test_a_long_chat_with_a_picture_is_restored_from_disk_and_deleted_with_it(da
         assert len(list((data_dir / "kv").glob("*/*"))) < n_files
     with hearth.Assistant(data_dir=data_dir) as three:
         again = three.ask(long_question, images=[circle], use_memory=False)
-        assert again.cache.disk_tokens < 90  # the picture alone, which other chats of this folder show too
+        assert again.cache.disk_tokens < 130  # the picture alone, which other chats of this folder show too
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng makes the spoken question")
