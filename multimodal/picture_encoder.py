@@ -85,6 +85,8 @@ class PictureEncoder:
             picture, caption = (_session(content[name], weights) for name in ("picture.onnx", "caption.onnx"))
             in_views = "n_places" in config["connector"]
             tiles = _session(_read(folder / _TILES_FILE, digest), weights) if in_views else None
+            if tiles and "letters" in config and "letters" not in {output.name for output in tiles.get_outputs()}:
+                raise ValueError(f"vision.json has a reader of print, {_TILES_FILE} has none")
             print_weights = {n.removeprefix(_PRINT): _full(w) for n, w in weights.items() if n.startswith(_PRINT)}
             print_tokens = PrintTokens(print_weights) if "letters" in config else None
             return cls(picture, tiles, caption, print_tokens, tokenizer, end, config, digest.hexdigest())

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PREPROCESSING_VERSION = 1  # change it whenever ``to_pixels`` changes: it is part of every embedding's identity
+# change it whenever pixels, views or how print is put in order change: it is part of every embedding's identity
+PREPROCESSING_VERSION = 1
 _FILL = (128, 128, 128)
 
 

@@ -197,6 +197,17 @@ def test_graphs_of_an_encoder_in_views_compute_what_open_clip_does(in_views: Pat
         PictureEncoder.load(in_views)
 
 
+@pytest.mark.parametrize("in_views", [{}], indirect=True, ids=["tower"])
+def test_graphs_without_the_reader_that_the_configuration_has_are_refused(in_views: Path) -> None:
+    from training.export_graph import export_graphs
+
+    export_graphs(in_views)
+    config = json.loads((in_views / "vision.json").read_text())
+    (in_views / "vision.json").write_text(json.dumps({**config, "letters": [16, 24, 32]}))
+    with pytest.raises(ModelFileError, match=r"reader of print, tiles\.onnx has none.*restore them"):
+        PictureEncoder.load(in_views)
+
+
 def test_the_number_of_visual_tokens_must_be_square() -> None:
     with pytest.raises(ValueError, match="n_tokens is 5"):
         CAbstractor(8, 32, n_tokens=5, n_embd=12)
