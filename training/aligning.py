@@ -1,9 +1,9 @@
 """The stage "look" of the vision half: every visual token learns to say what lies under it.
 
 Every visual token is asked for the words of what lies under it: over a thing its name, colour, place and number,
-elsewhere the colour of the background. The words are scored against the language
-model's own word vectors, without a pass through the language model, so that many more pictures are seen than in the
-stages with answers; and what a visual token says and where it lies is then as easy to look up as a word in a text.
+elsewhere the colour of the background. The words are scored against the language model's own word vectors, without a
+pass through the language model, so that many more pictures are seen than in the stages with answers; and what a visual
+token says and where it lies is then as easy to look up as a word in a text.
 Whole pictures are contrasted with their captions besides, by open_clip's own loss. That says which picture is nearest
 to a text, not whether any is near: texts that describe no picture are pushed away from all of them besides, so that a
 search can end with nothing.
@@ -25,7 +25,6 @@ from training.pictures import Material
 from training.pocket_network import PocketNetwork
 from training.view_batches import CONTEXT_LENGTH, SIDE_PX, ViewBatch, ViewBatches, stream
 
-SAYING_FIRST = 0.03  # of the stage: what only training needs is new, and must not mislead the vision half
 STRAY_WEIGHT = 3.0
 STRAY_LIKENESS = 0.15  # at most, of a picture and a text that does not describe any (cosine)
 FIRST_SHARPNESS = 0.25  # of the words: random directions are to say little at first
@@ -48,8 +47,8 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
 class Saying(nn.Module):
     """Reads the words that a visual token stands for, which are told by their vectors; only training needs it.
 
-    ``prior`` is how often each is asked for at all: the vectors of a few hundred names
-    are no basis to say "one of these" with, so a visual token has to say only what tells its words from the others.
+    ``prior`` is how often each is asked for at all: the vectors of a few hundred names are no basis to say "one of
+    these" with, so a visual token has to say only what tells its words from the others.
     ``sharpness`` grows as tokens learn to say them; without it they first grow in directions that no word uses, only to
     say less, and it takes hundreds of steps to undo that.
     """
@@ -115,18 +114,15 @@ class Aligning:
             network.saying.count(ViewBatches(material, tokenizer, seed).batch(PRIOR_VIEWS))
         self._batches = stream(material, tokenizer, seed)
 
-    def losses(self, progress: float) -> dict[str, Tensor]:
-        return self.of(next(self._batches), vision_learns=progress > SAYING_FIRST)
+    def losses(self, _progress: float) -> dict[str, Tensor]:
+        return self.of(next(self._batches))
 
-    def of(self, batch: ViewBatch, *, vision_learns: bool = True) -> dict[str, Tensor]:
+    def of(self, batch: ViewBatch) -> dict[str, Tensor]:
         vision, language = self.network.vision, self.network.language
         with autocast(self.device):
-            with torch.set_grad_enabled(vision_learns):
-                maps = vision.feature_maps(normalised(batch.pixels.to(self.device)))
-                visual = vision.visual_tokens(maps, batch.places.to(self.device))
+            maps = vision.feature_maps(normalised(batch.pixels.to(self.device)))
+            visual = vision.visual_tokens(maps, batch.places.to(self.device))
             terms = {"words": word_loss(batch, visual, language, self.network.saying)}
-            if not vision_learns:
-                return terms
             scale = vision.clip.logit_scale.exp().clamp(max=100.0)
             pictures = vision.picture_vectors(maps.coarse[batch.captioned.to(self.device)])
             texts = vision.text_vectors(batch.captions.to(self.device))

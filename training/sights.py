@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def _marks(scene: Scene, printed: Sequence[Printed]) -> list[int | None]:
     places = [frame.on_canvas(mark.x, mark.y) for mark in scene.marks]
     found: list[int | None] = []
     for one in printed[:PRINT_TOKENS]:
-        far = [abs(x - one.x) + abs(y - one.y) / 3 for x, y in places]  # the middle of ink, and that of small letters
+        far = [math.hypot(x - one.x, y - one.y) for x, y in places]
         same = [at for at, mark in enumerate(scene.marks) if mark.character == one.character and far[at] < NEAR_PX]
         found.append(min(same, key=far.__getitem__, default=None))
     return found

@@ -357,13 +357,10 @@ def test_the_vision_stage_has_gradients_for_all_its_parts(network: PocketNetwork
     terms = aligning.of(batch)
     assert set(terms) == {"words", "clip", "stray"}
     torch.stack(list(terms.values())).sum().backward()
-    for part in (network.vision.connector.output, network.vision.clip.visual.conv1):
-        assert part.weight.grad is not None
-        assert part.weight.grad.abs().sum() > 0
-    network.zero_grad(set_to_none=True)
-    torch.stack(list(aligning.of(batch, vision_learns=False).values())).sum().backward()
-    assert network.saying.sharpness.grad is not None
-    assert all(parameter.grad is None for parameter in network.vision.parameters())
+    vision = network.vision
+    for learnt in (vision.connector.output.weight, vision.clip.visual.conv1.weight, network.saying.sharpness):
+        assert learnt.grad is not None
+        assert learnt.grad.abs().sum() > 0
 
 
 def test_the_chat_stage_has_pictures_in_every_step_and_texts_beside_some() -> None:
