@@ -77,11 +77,13 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
 class PrintVectors(nn.Module):
     """What ``hearth.multimodal.print_order.PrintTokens`` makes tokens of, all of width ``n_embd``.
 
-    ``characters``: none, then each of ``CHARACTERS``; ``begins``: of a word; ``places``: of the anchors of a picture.
+    ``characters``: none, each of ``CHARACTERS``, then a space; ``begins``: of a word; ``places``: of the anchors of a
+    picture; ``before``: of the character before the last one, as ``characters``.
     """
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
-        self.characters = nn.Parameter(torch.zeros(1 + len(CHARACTERS), n_embd))
+        self.characters = nn.Parameter(torch.zeros(2 + len(CHARACTERS), n_embd))
         self.begins = nn.Parameter(torch.zeros(n_embd))
         self.places = nn.Parameter(torch.zeros(ANCHORS**2, n_embd))
+        self.before = nn.Parameter(torch.zeros(2 + len(CHARACTERS), n_embd))

@@ -299,20 +299,20 @@ class Examiner:
     def _chart(self, scene: Scene) -> Exchange:
         bar = self.rng.choice(scene.bars)
         question = self.template("chart").replace("{l}", bar.label)
-        return Exchange(question, f"The value for {bar.label} is {bar.value}.", (f"is {bar.value}",))
+        return Exchange(question, f'It says "{spelled(bar.text)}", so the value is {bar.value}.', (f"is {bar.value}",))
 
     def _chart_colour(self, scene: Scene) -> Exchange:
         bar = self.rng.choice(scene.bars)
         question = self.template("chart_colour").replace("{c}", bar.colour)
-        return Exchange(question, f"The value of the {bar.colour} bar is {bar.value}.", (f"is {bar.value}",))
+        answer = f'The {bar.colour} bar says "{spelled(bar.text)}", so its value is {bar.value}.'
+        return Exchange(question, answer, (f"is {bar.value}",))
 
     def _highest(self, scene: Scene) -> Exchange:
         top = max(scene.bars, key=lambda bar: bar.value)
         if sum(bar.value == top.value for bar in scene.bars) > 1:
             return self._chart(scene)
-        return Exchange(
-            self.template("highest"), f"{capital(top.label)} is the highest, with {top.value}.", (top.label,)
-        )
+        answer = f'It says "{spelled(top.text)}", so {top.label} is the highest.'
+        return Exchange(self.template("highest"), answer, (f"so {top.label}",))
 
     def _bars(self, scene: Scene) -> Exchange:
         number = NUMBERS[len(scene.bars)]

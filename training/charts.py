@@ -51,7 +51,8 @@ def chart_of(rng: random.Random) -> tuple[tuple[Bar, ...], int, bool]:
     step = 1 if printed or top <= 20 else top // 10
     values = [step * rng.randint(1, top // step) for _ in names]
     shades = rng.sample(_BAR_COLOURS, count) if rng.random() < 0.75 else [rng.choice(_BAR_COLOURS)] * count
-    return tuple(Bar(n, c, v) for n, c, v in zip(names, shades, values, strict=True)), top, printed
+    bars = (Bar(n, c, v, printed=printed) for n, c, v in zip(names, shades, values, strict=True))
+    return tuple(bars), top, printed
 
 
 def ticks(top: int) -> range:
@@ -111,6 +112,7 @@ class _Drawing:
             x = self.left + (i + 0.5) * slot
             box = (x - filled / 2, self._y(bar.value), x + filled / 2, self.low)
             self.pen.rectangle(box, fill=COLOURS[bar.colour])
+            bars.append(replace(bar, first_mark=len(self.marks)))
             under = self.printer.fitted(bar.label, slot * 0.9, height * 0.075, self.font)
             self.marks += self.printer.draw(
                 self.canvas, under, x - under.width / 2, self.low + height * 0.03, (40, 40, 44)
@@ -119,10 +121,7 @@ class _Drawing:
                 text = str(bar.value)
                 over = self.printer.fitted(text, slot * 0.8, height * 0.075, self.font)
                 above = box[1] - over.height - height * 0.015
-                bars.append(replace(bar, first_mark=len(self.marks)))
                 self.marks += self.printer.draw(self.canvas, over, x - over.width / 2, above, (30, 30, 34))
-            else:
-                bars.append(bar)
             things.append(Thing("bar", bar.colour, (min(2, int(3 * x / width)), 2), box))
         self.pen.line((self.left, self.low, self.right, self.low), fill=(70, 70, 74))
         return Scene(self.canvas, tuple(things), None, "chart", tuple(self.marks), "", tuple(bars))

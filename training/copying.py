@@ -45,6 +45,22 @@ def start_with_copying(model: LanguageModel, seed: int) -> None:
         _copy_after_match(model, code, dims, value, head)
 
 
+@torch.no_grad()
+def noted(model: LanguageModel, vectors: Tensor) -> Tensor:
+    """What the first layer notes at a token of the one before, whose ``vectors`` (n, n_embd) enter it: (n, N_CODE)."""
+    block = model.layers[0]
+    _, _, value = _rows(model, model.config.n_heads - 1)
+    part = slice(model.config.n_embd - N_CODE, model.config.n_embd)
+    passed = block.attention_norm(vectors) @ block.attention.qkv.weight[value].T
+    found: Tensor = passed @ block.attention.output.weight[-N_CODE:, part].T
+    return found
+
+
+def turn() -> Tensor:
+    """Of what is noted, so that two notes can be told apart when they are added: orthogonal, (N_CODE, N_CODE)."""
+    return _orthonormal(N_CODE, N_CODE, torch.Generator().manual_seed(0))
+
+
 def _rows(model: LanguageModel, head: int) -> tuple[slice, slice, slice]:
     head_dim = model.config.n_embd // model.config.n_heads
     starts = [part * model.config.n_embd + head * head_dim for part in range(3)]

@@ -21,8 +21,8 @@ KINDS = {
     "words": 0.09, "chart": 0.12, "related": 0.12,
 }  # fmt: skip
 IMAGINED_KINDS = {
-    "pair": 0.2, "crowd": 0.18, "counted": 0.16, "groups": 0.14, "single": 0.04, "related": 0.04,
-    "words": 0.14, "chart": 0.1,
+    "pair": 0.18, "crowd": 0.16, "counted": 0.16, "groups": 0.14, "single": 0.04, "related": 0.04,
+    "words": 0.12, "chart": 0.16,
 }  # fmt: skip
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
 _FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress

@@ -182,8 +182,8 @@ class Imaginer(Painter):
             x, head = left + (at + 0.5) * slot, low - (low - high) * bar.value / top
             box = (x - filled / 2, head, x + filled / 2, low)
             things.append(Thing("bar", bar.colour, (min(2, int(3 * x / SCENE_PX)), 2), box))
+            placed.append(replace(bar, first_mark=len(marks)))
             write(bar.label, x, low + 0.07 * SCENE_PX, 0.9 * slot)
-            placed.append(replace(bar, first_mark=len(marks)) if printed else bar)
             if printed:
                 write(str(bar.value), x, head - 0.05 * SCENE_PX, 0.8 * slot)
         return Scene(self.blank, tuple(things), None, "chart", tuple(marks), "", tuple(placed))

@@ -20,8 +20,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.print_cells import CHARACTERS
+from hearth.multimodal.print_order import SPACE
 from hearth.multimodal.views import ANCHORS
 from training.aligning import normalised
+from training.copying import N_CODE, noted, turn
 from training.language import LanguageModel
 from training.letters import IGNORED, PrintCrops, PrintedCells
 from training.loop import StagePlan, autocast, pick_device, run_stage
@@ -88,6 +90,7 @@ def run(plan: StagePlan, vision: VisionNetwork, printer: Printer, seed: int) -> 
 def start_with_print(vision: VisionNetwork, language: LanguageModel, tokenizer: Tokenizer) -> None:
     """Gives the characters that are read the vectors of written ones, and places those of other visual tokens.
 
+    Of the character before the last one they tell what a token notes of its previous one, turned by ``copying.turn``.
     Where nothing is read tokens stay nought: what a language model has learnt without them holds (with the mean vector
     its loss on imagined scenes went from 0.08 to 3.1). Nothing is done if they have some, or if ``vision`` does not
     read.
@@ -96,9 +99,10 @@ def start_with_print(vision: VisionNetwork, language: LanguageModel, tokenizer: 
     if vectors is None or vectors.characters.any():
         return
     embedding = language.embedding.weight
-    for at, character in enumerate(CHARACTERS, 1):
+    for at, character in enumerate((*CHARACTERS, SPACE), 1):
         vectors.characters[at] = embedding[tokenizer.encode(character, add_special_tokens=False).ids].mean(0)
-    vectors.begins.copy_(embedding[tokenizer.encode(" ", add_special_tokens=False).ids[0]])
+    vectors.begins.copy_(vectors.characters[-1])
+    vectors.before[1:, -N_CODE:] = noted(language, vectors.characters[1:]) @ turn().T
     connector: Any = vision.connector
     places = connector.position[: ANCHORS**2] @ connector.output.weight.T
     places = places - places.mean(0)

@@ -30,7 +30,8 @@ WORD = re.compile(r"(?P<ground> on (?:an? )?)?\b(?P<word>[\w'-]+)")
 @dataclass(frozen=True)
 class Look:
     """``token`` is a place in a chat. What it goes on to say is about all things ``named``, and about ``one`` (or more
-    that cannot be told apart), ``NOTHING`` where all have been counted, in tiles or in the whole. The word that
+    that cannot be told apart), ``NOTHING`` where all have been counted, in tiles or in the whole, or about the space
+    that is read ``behind`` it. The word that
     it ends was said at the places ``before``, None if it is none that tells anything. What it concludes was said at the
     place ``reason``.
     """
@@ -39,6 +40,7 @@ class Look:
     named: frozenset[Seen] = frozenset()
     one: frozenset[Seen] = frozenset()
     in_tiles: bool = False
+    behind: bool = False
     before: tuple[int, ...] | None = None
     reason: int | None = None
 
@@ -61,11 +63,11 @@ def looks_of(chat: Chat, scenes: tuple[Scene, ...], tokenizer: Tokenizer) -> Ite
                 if end in words:
                     said.setdefault(words[end], []).append(token)
         else:
-            named, one = spans(message.text, scenes[:shown])
+            named, single = spans(message.text, scenes[:shown])
             concluding, reason = _reason(text, ends, at) if shown else (-1, None)
             for token, end in enumerate((0, *ends), at - 1):
                 by_name, one_by_one = (
-                    next((span for span in of if span.start <= end < span.end), NOWHERE) for of in (named, one)
+                    next((span for span in of if span.start <= end < span.end), NOWHERE) for of in (named, single)
                 )
                 word = words.get(end) if token >= at else None
                 before = tuple(said.setdefault(word, [])) if word else None
@@ -73,7 +75,8 @@ def looks_of(chat: Chat, scenes: tuple[Scene, ...], tokenizer: Tokenizer) -> Ite
                     said[word].append(token)
                 if by_name.about or one_by_one.about or before is not None or token == concluding:
                     reason_here = reason if token == concluding else None
-                    yield Look(token, by_name.about, one_by_one.about, one_by_one.in_tiles, before, reason_here)
+                    one = one_by_one
+                    yield Look(token, by_name.about, one.about, one.in_tiles, one.behind, before, reason_here)
         at += len(ends) + 1
 
 

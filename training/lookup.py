@@ -24,7 +24,7 @@ from torch import Tensor
 from hearth.multimodal.print_cells import CHARACTERS, Printed
 from training.batches import Rows
 from training.chats import IMAGE_ID, Chat
-from training.copying import N_CODE, SLOW_PAIRS
+from training.copying import N_CODE, SLOW_PAIRS, noted, turn
 from training.language import LanguageModel
 from training.looks import Look, looks_of
 from training.scenes import Scene
@@ -97,23 +97,29 @@ def start_with_lookup(model: LanguageModel, words: list[int], characters: list[i
     """
     basis = torch.linalg.svd(model.embedding.weight[words], full_matrices=False).Vh
     code = _code_of_previous(model)
-    noted = torch.eye(model.config.n_embd)[-N_CODE:]
+    noting = torch.eye(model.config.n_embd)[-N_CODE:]
     for head in HEADS.values():
         if head == HEADS["said before"]:
             start_matching(model, head, code, code, SAID_MATCHING)
         elif head == HEADS["read"]:
             start_reading(model, characters)
         elif head.handed_on is not None:
-            start_matching(model, head, noted, code, MATCHING)
+            start_matching(model, head, noting, code, MATCHING)
             _hand_on(model, head, basis, head.handed_on)
 
 
 @torch.no_grad()
 def start_reading(model: LanguageModel, characters: list[int]) -> None:
-    """Overwrites the head that reads: it looks for what stands behind the character that was said last."""
+    """Overwrites the head that reads: it looks for what stands behind the last two characters that were said.
+
+    What is read tells of the character before the last one what a token notes of the last one, turned
+    (``training.lettering``).
+    """
     head = HEADS["read"]
-    noted = torch.eye(model.config.n_embd)[-N_CODE:]
-    start_matching(model, head, _code_of_previous(model), noted, READ_MATCHING)
+    code, noting = _code_of_previous(model), torch.eye(model.config.n_embd)[-N_CODE:]
+    letters = model.embedding.weight[characters]
+    alike = (letters @ code.T).norm() / noted(model, letters).norm()  # a note is as loud as what it is of
+    start_matching(model, head, code + alike * turn() @ noting, noting, READ_MATCHING)
     basis = torch.linalg.svd(model.embedding.weight[characters], full_matrices=False).Vh
     _hand_on(model, head, basis, head.handed_on or 0.0)
 
@@ -184,7 +190,7 @@ def _targets(look: Look, at: dict[Sight, list[int]], start: int) -> tuple[list[i
     """Columns to look at, for each of ``HEADS``."""
     named = [column for sight, columns in at.items() if sight.seen in look.named for column in columns]
     one = [
-        column
+        column + look.behind
         for sight, columns in at.items()
         if sight.seen in look.one and sight.whole != look.in_tiles
         for column in columns

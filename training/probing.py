@@ -143,7 +143,7 @@ def probe_print(reader: LetterReader, n: int, seed: int = 5) -> dict[str, float]
             words.add(torch.tensor([words_read(reader, scene) == [scene.text]]))
             scene = painter.chart()
             read = Counter(words_read(reader, scene))
-            values = [str(bar.value) for bar in scene.bars if bar.first_mark is not None]
+            values = [str(bar.value) for bar in scene.bars if bar.printed]
             there = Counter([*(bar.label for bar in scene.bars), *values])
             of_charts.add(torch.tensor([at < read[word] for word, times in there.items() for at in range(times)]))
         found |= {f"words, {name}": round(words.value, 3), f"charts, {name}": round(of_charts.value, 3)}
@@ -154,10 +154,7 @@ def words_read(reader: LetterReader, scene: Scene) -> list[str]:
     """What is read on the tiles of a scene."""
     frame = tile_frame(*scene.image.size, SIDE_PX)
     pixels = torch.from_numpy(pixels_of(canvas_of(scene.image, frame)))[None]
-    words: list[str] = []
-    for one in printed(reader(pixels)[0].numpy()):
-        words = [*words, one.character] if one.begins else [*words[:-1], words[-1] + one.character]
-    return words
+    return "".join(one.character for one in printed(reader(pixels)[0].numpy())).split()
 
 
 def saved_vision(runs: Path, stage: str) -> VisionNetwork:

@@ -55,13 +55,19 @@ class Mark:
 class Bar:
     """One bar of a chart: what is written under it, its colour and its height on the axis.
 
-    ``first_mark`` is that of its value among the marks of the scene, None if it is not printed.
+    ``first_mark`` is that of its label among the marks of the scene; those of its value follow if it is ``printed``.
     """
 
     label: str
     colour: str
     value: int
-    first_mark: int | None = None
+    first_mark: int = 0
+    printed: bool = True
+
+    @property
+    def text(self) -> str:
+        """What is printed of it, as it is read."""
+        return f"{self.label} {self.value}" if self.printed else self.label
 
 
 @dataclass(frozen=True)

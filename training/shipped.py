@@ -20,7 +20,7 @@ from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
-READING = ("letters.", "print.")  # of an encoder's weights; files before version 6 have no reader of print
+READING = ("letters.", "print.")  # of an encoder's weights; files before version 7 lack them, or have others
 
 
 def start_from(folder: Path, runs: Path) -> Tokenizer:
@@ -38,8 +38,11 @@ def load_shipped(folder: Path, network: PocketNetwork) -> None:
     """Loads ``vision.safetensors`` and ``language.gguf``. RuntimeError where shapes, ValueError where layers differ."""
     weights = safetensors.torch.load_file(folder / "vision.safetensors")
     state = {n: t.float() if t.is_floating_point() else t for n, t in weights.items()}
-    new = {} if any(name.startswith(READING) for name in state) else network.vision.state_dict()
-    network.vision.load_state_dict({**{n: t for n, t in new.items() if n.startswith(READING)}, **state})
+    for part in READING:
+        new = {n: t for n, t in network.vision.state_dict().items() if n.startswith(part)}
+        if any(n not in state or state[n].shape != t.shape for n, t in new.items()):
+            state = {n: t for n, t in state.items() if not n.startswith(part)} | new
+    network.vision.load_state_dict(state)
     load_language(folder / "language.gguf", network.language)
 
 

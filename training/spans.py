@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from training.exchanges import SPELL_CLOSE, SPELL_OPEN, plain
-from training.scenes import Bar, Scene
+from training.scenes import Scene
 from training.sights import BACKGROUND, NOTHING, Seen, mark_of
 from training.vocabulary import plural
 from training.world import COLOURS, NUMBERS, PLACES
@@ -19,7 +19,7 @@ NUMBER_BEFORE = re.compile(rf"\b(?:{'|'.join(NUMBERS[1:])}) $", re.IGNORECASE)
 ON_GROUND = re.compile(rf" on (?:an? )?(?:{'|'.join(COLOURS)})\b|background is (?:{'|'.join(COLOURS)})\b")
 ORDINALS = {"first": 0, "second": 1, "third": 2}
 ORDINAL = re.compile("|".join(ORDINALS))
-VALUE = re.compile(r"(?:for (?P<label>.+?)|the (?P<colour>\w+) bar) is (?P<value>\d+)\.$")
+COLOURED = re.compile(r"The \w+(?= bar says )")
 CONCLUDED = re.compile(
     r", (?:so|but) (?:the (?P<name>.+) (?:is|are) \w+|more (?P<most>.+)|it is the (?P<nth>\w+) picture)\.$"
 )
@@ -31,13 +31,15 @@ AFTER_ITEM = 2  # characters: a comma, and what stands before the next item's nu
 @dataclass(frozen=True)
 class Span:
     """Of an answer's text, by characters; what it is about is seen in the tiles, which tell small things by name, or in
-    the view of the whole, which alone tells number and size.
+    the view of the whole, which alone tells number and size. ``behind`` a word's last character is the space that
+    is read there.
     """
 
     start: int
     end: int
     about: frozenset[Seen]
     in_tiles: bool = False
+    behind: bool = False
 
 
 def spans(answer: str, scenes: tuple[Scene, ...]) -> tuple[list[Span], list[Span]]:
@@ -127,40 +129,31 @@ def _unnamed(text: str, scenes: tuple[Scene, ...], until: int) -> list[Span]:
 
 
 def _read(answer: str, scene: Scene, picture: int) -> tuple[list[Span], list[Span]]:
-    """Characters that are spelled, one by one; or a bar by its name or colour, and the digits of its value."""
-    if scene.kind == "words":
-        start = answer.find(SPELL_OPEN)
-        letters = answer[start + 1 : answer.find(SPELL_CLOSE)] if start >= 0 else ""
-        places = [start + at for at, letter in enumerate(letters) if not letter.isspace()]
-        if len(places) != len(scene.marks):
-            return [], []
-        return [], [_of_mark(place, picture, mark) for mark, place in enumerate(places)]
-    text = plain(answer)
-    value = VALUE.search(text)
-    bar = _bar(scene, value) if value else None
-    if value is None or bar is None or bar.first_mark is None:  # its height is compared with an axis
+    """Characters and spaces that are spelled, one by one; and the bar that bears a colour, ahead of them."""
+    start, end = answer.find(SPELL_OPEN), answer.find(SPELL_CLOSE) - 1
+    if start < 0:
         return [], []
-    if value["label"]:
-        start = value.end("label")
-        about = frozenset(mark_of(picture, bar.first_mark - back) for back in range(1, len(bar.label) + 1))
-    else:
-        start = value.end("colour")
-        about = frozenset({(picture, scene.bars.index(bar))})
-    first = value.start("value")
-    digits = [_of_mark(first + at, picture, bar.first_mark + at) for at in range(len(value["value"]))]
-    ahead = Span(start, first, digits[0].about, in_tiles=True)
-    return [Span(start, first + 1, about)], [ahead, *digits]
-
-
-def _of_mark(place: int, picture: int, mark: int) -> Span:
-    return Span(place, place + 1, frozenset({mark_of(picture, mark)}), in_tiles=True)
-
-
-def _bar(scene: Scene, value: re.Match[str]) -> Bar | None:
-    named = [
-        bar for bar in scene.bars if (bar.label if value["label"] else bar.colour) in (value["label"], value["colour"])
-    ]
-    return named[0] if len(named) == 1 else None
+    text = plain(answer)
+    said = text[start:end]
+    marks, named, ahead = range(len(scene.marks)), list[Span](), start
+    if scene.kind == "chart":
+        at, bar = next((at, bar) for at, bar in enumerate(scene.bars) if bar.text == said)
+        marks = range(bar.first_mark, bar.first_mark + len(said.replace(" ", "")))
+        colour = COLOURED.match(text)
+        if colour:
+            ahead = colour.end()
+            named = [Span(ahead, start + 1, frozenset({(picture, at)}))]
+    if len(said.replace(" ", "")) != len(marks):
+        return [], []
+    found: list[Span] = []
+    coming = iter(marks)
+    for place, letter in enumerate(f"{said} ", start):
+        if letter == " ":
+            found.append(Span(place, place + 1, found[-1].about, in_tiles=True, behind=True))
+        else:
+            found.append(Span(ahead, place + 1, frozenset({mark_of(picture, next(coming))}), in_tiles=True))
+        ahead = place + 1
+    return named, found
 
 
 def conclusion(text: str) -> tuple[int, int] | None:

@@ -36,7 +36,8 @@ def write(logits: Array, text: str, row: int, column: int, step: int = 2) -> Non
 
 
 def read(logits: Array) -> str:
-    return "".join(" " * (one.begins and at > 0) + one.character for at, one in enumerate(printed(logits)))
+    """All of it but the space behind the last word."""
+    return "".join(one.character for one in printed(logits))[:-1]
 
 
 def test_a_blank_canvas_says_nothing() -> None:
@@ -48,6 +49,30 @@ def test_words_come_line_by_line() -> None:
     write(logits, "to you", 2, 4)
     write(logits, "Hello", 7, 1)
     assert read(logits) == "to you Hello"
+
+
+def test_columns_are_read_from_the_line_that_they_have_in_common() -> None:
+    logits = blank()
+    write(logits, "tea milk", 10, 0)
+    write(logits, "18", 3, 1)
+    write(logits, "4", 6, 11)
+    assert read(logits) == "tea 18 milk 4", "as a chart has it"
+    logits = blank()
+    write(logits, "go", 1, 3)
+    write(logits, "go on now", 4, 0)
+    assert read(logits) == "go go on now", "one word over a line"
+    logits = blank()
+    write(logits, "we go on", 4, 0)
+    write(logits, "to you", 8, 1)
+    assert read(logits) == "we go on to you", "two lines of a text"
+
+
+def test_of_columns_with_more_words_the_first_line_of_each_stays_first() -> None:
+    logits = blank()
+    write(logits, "a b c", 10, 2)
+    for row, column, text in ((2, 2, "1"), (5, 6, "2"), (8, 10, "3"), (2, 10, "9")):
+        write(logits, text, row, column, 1)
+    assert read(logits) == "a 1 b 2 c 9 3"
 
 
 @pytest.mark.parametrize("down", [-1, 1])
@@ -65,7 +90,7 @@ def test_a_character_between_cells_is_one() -> None:
     put(logits, "c", 4, 13, 0.35)
     put(logits, "c", 5, 12, 0.2)
     found = printed(logits)
-    assert [one.character for one in found] == ["a", "b", "c"]
+    assert [one.character for one in found] == ["a", "b", "c", " "]
     assert 12 * CELL_PX < found[2].x < 13.5 * CELL_PX
 
 
@@ -99,8 +124,9 @@ def test_a_doubtful_character_is_left_out_and_a_word_begins_without_being_told()
     logits = blank()
     put(logits, "x", 2, 2, 0.3)
     put(logits, "a", 8, 10)
-    (found,) = printed(logits)
+    found, space = printed(logits)
     assert (found.character, found.begins) == ("a", True)
+    assert (space.character, space.begins) == (" ", False)
     assert (found.x, found.y) == pytest.approx((10.33 * CELL_PX, 8.5 * CELL_PX), abs=0.1)
     assert found.size == pytest.approx(SIZE_PX, rel=1e-3)
 
@@ -108,16 +134,18 @@ def test_a_doubtful_character_is_left_out_and_a_word_begins_without_being_told()
 def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
     rng = np.random.default_rng(1)
     n_embd = 6
-    characters, begins = rng.normal(size=(1 + len(CHARACTERS), n_embd)), rng.normal(size=n_embd)
-    places = rng.normal(size=(ANCHORS**2, n_embd))
-    make = PrintTokens({"characters": characters, "begins": begins, "places": places})
+    characters, before = rng.normal(size=(2, 2 + len(CHARACTERS), n_embd))
+    places, begins = rng.normal(size=(ANCHORS**2, n_embd)), rng.normal(size=n_embd)
+    make = PrintTokens({"characters": characters, "begins": begins, "places": places, "before": before})
     frame = Frame(192, 192, (192, 192))
     assert np.allclose(make.tokens([], frame), np.tile(characters[0], (PRINT_TOKENS, 1)))
-    tokens = make.tokens([Printed("b", 12.0, 12.0, begins=True), Printed("a", 36.0, 12.0, begins=False)], frame)
+    word = [Printed("b", 12.0, 12.0, begins=True), Printed("a", 36.0, 12.0, begins=False)]
+    tokens = make.tokens([*word, Printed(" ", 36.0, 12.0, begins=False)], frame)
     assert tokens.shape == (PRINT_TOKENS, n_embd)
     assert np.allclose(tokens[0], characters[2] + begins + places[0], atol=1e-5), "its middle is an anchor's"
     assert np.allclose(tokens[1], characters[1] + places[1], atol=1e-5)
-    assert np.allclose(tokens[2:], characters[0])
+    assert np.allclose(tokens[2], characters[-1] + before[2], atol=1e-5), "a space is nowhere, and tells what was ahead"
+    assert np.allclose(tokens[3:], characters[0])
     many = make.tokens([Printed("a", 12.0, 12.0, begins=False)] * (PRINT_TOKENS + 3), frame)
     assert many.shape == (PRINT_TOKENS, n_embd)
 

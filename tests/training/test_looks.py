@@ -9,27 +9,20 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hearth.multimodal.print_cells import Printed
 from hearth.multimodal.print_order import PRINT_TOKENS
-from hearth.multimodal.views import n_tokens, tile_frame
+from hearth.multimodal.views import n_tokens
 from training.answers import Examiner
 from training.answers_several import SeveralPictures
 from training.chats import Chat, Message, encode
+from training.exchanges import plain
 from training.fonts import fonts
-from training.imagined import Imaginer
+from training.imagined import Imaginer, as_read
 from training.looks import looks_of
 from training.pictures import Material, Painter
 from training.printing import Printer
 from training.scenes import Scene, Thing
 from training.sights import BACKGROUND, MARKS, NOTHING, Sight, mark_of, sights
 from training.spans import spans
-from training.view_batches import SIDE_PX
-
-
-def as_read(drawn: Scene) -> list[Printed]:
-    """What a reader would say that never errs."""
-    frame = tile_frame(*drawn.image.size, SIDE_PX)
-    return [Printed(mark.character, *frame.on_canvas(mark.x, mark.y), mark.begins) for mark in drawn.marks]
 
 
 def thing(name: str, colour: str, column: int, row: int) -> Thing:
@@ -203,8 +196,10 @@ def test_letters_are_looked_at_one_by_one(tokenizer: Tokenizer) -> None:
     for _ in range(8):
         drawn = painter.words()
         answer = Examiner(rng).ask(drawn, "words").answer
-        seen = [next(iter(span.about)) for span in spans(answer, (drawn,))[1]]
+        *found, behind = spans(answer, (drawn,))[1]
+        seen = [next(iter(span.about)) for span in found]
         assert seen == [mark_of(0, at) for at in range(len(drawn.marks))]
+        assert (behind.about, behind.behind) == (found[-1].about, True), "the space behind the last one"
         assert [one.seen for one in sights(drawn, 0, as_read(drawn)) if one] == seen
         missed = [replace(one, character="?") if at == 0 else one for at, one in enumerate(as_read(drawn))]
         assert [one.seen for one in sights(drawn, 0, missed) if one] == seen[1:], "what is misread is not looked at"
@@ -213,30 +208,38 @@ def test_letters_are_looked_at_one_by_one(tokenizer: Tokenizer) -> None:
         read = "".join(
             tokenizer.decode([ids[look.token + 1]]) for look in looks_of(chat, (drawn,), tokenizer) if look.one
         )
-        assert read == "".join(mark.character for mark in drawn.marks)
+        assert read == "".join(mark.character for mark in drawn.marks) + '"'
 
 
-def test_a_bar_s_value_is_looked_at_where_it_is_printed() -> None:
+@pytest.mark.parametrize("skill", ["chart", "highest", "chart_colour"])
+def test_what_is_printed_of_a_bar_is_looked_at_one_by_one(skill: str) -> None:
     rng = random.Random(4)
     painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=True), side_px=192)
-    printed = 0
-    for _ in range(12):
+    printed = asked = 0
+    for _ in range(16):
         drawn = painter.chart()
-        exchange = Examiner(rng).ask(drawn, "chart")
-        named, found = spans(exchange.answer, (drawn,))
-        bar = next(bar for bar in drawn.bars if f"for {bar.label} is" in exchange.answer)
-        if bar.first_mark is None:
-            assert found == named == []
+        examiner = Examiner(rng)
+        if skill not in examiner.skills(drawn):
             continue
-        printed += 1
-        value = drawn.marks[bar.first_mark : bar.first_mark + len(str(bar.value))]
-        assert "".join(mark.character for mark in value) == str(bar.value)
-        assert exchange.answer[found[0].start :].startswith(" is ")
-        assert len(found) == 1 + len(value)
-        (label,) = named
-        spelt = sorted(at - MARKS for _, at in label.about)
-        assert "".join(drawn.marks[at].character for at in spelt) == bar.label
-    assert printed
+        asked += 1
+        answered = examiner.ask(drawn, skill).answer
+        named, found = spans(answered, (drawn,))
+        answer = plain(answered)
+        bar = next(bar for bar in drawn.bars if f'"{bar.text}"' in answer)
+        printed += bar.printed
+        looked = ""
+        for span in found:
+            (mark,) = (at - MARKS for _, at in span.about)
+            looked += " " if span.behind else drawn.marks[mark].character
+        assert looked == f"{bar.text} "
+        assert [span.end for span in found] == [answer.index('"') + 2 + at for at in range(len(looked))]
+        if skill == "chart_colour":
+            (colour,) = named
+            assert answer[: colour.start] == f"The {bar.colour}"
+            assert colour.about == {(0, drawn.bars.index(bar))}
+        else:
+            assert not named
+    assert asked > printed > 2
 
 
 @pytest.mark.parametrize(

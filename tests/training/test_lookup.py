@@ -9,14 +9,18 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from hearth.multimodal.views import n_tokens
+from hearth.multimodal.print_cells import Printed
+from hearth.multimodal.views import n_tokens, tile_frame
 from training.answers import Examiner
 from training.batches import Rows, embed, pack_chats
-from training.chats import IMAGE_ID, Chat, Message
+from training.chats import IMAGE_ID, Chat, Message, text_ids
+from training.checkpoints import new_network
 from training.copying import start_with_copying
+from training.exchanges import spelled
 from training.fonts import fonts
 from training.imagined import SCENE_PX, Imaginer, as_read
 from training.language import LanguageConfig, LanguageModel
+from training.lettering import start_with_print
 from training.lookup import (
     HEADS,
     Lookups,
@@ -29,7 +33,9 @@ from training.lookup import (
 )
 from training.pictures import Material
 from training.printing import Printer
+from training.scene_pool import print_tokens
 from training.scenes import Scene, Thing
+from training.view_batches import SIDE_PX
 
 N_SCENE = n_tokens(SCENE_PX, SCENE_PX)
 STAR = Scene(Imaginer.blank, (Thing("star", "red", (0, 1), (8, 72, 56, 120)),), "white")
@@ -153,6 +159,28 @@ def test_the_head_that_reads_looks_behind_the_character_that_was_said_last(
     assert scores[8] > scores[:40].median() + 1
 
 
+def test_of_two_places_the_head_that_reads_looks_where_the_character_before_the_last_one_is_the_same(
+    model: LanguageModel, tokenizer: Tokenizer
+) -> None:
+    start_with_lookup(model, attribute_ids(tokenizer), character_ids(tokenizer))
+    vision = new_network(tokenizer.get_vocab_size()).vision
+    start_with_print(vision, model, tokenizer)
+    vectors = vision.print
+    assert vectors is not None
+    text = "ter ser mer"  # what follows is the same
+    printed = [Printed(character, 12.0, 12.0, begins=False) for character in text]
+    read = torch.from_numpy(print_tokens(vectors).tokens(printed, tile_frame(SCENE_PX, SCENE_PX, SIDE_PX)))
+    head, behind = HEADS["read"], [text.index(said) + len(said) for said in ("te", "se", "me")]
+    for at, said in enumerate(("te", "se", "me")):
+        written = model.embedding(torch.tensor(text_ids(spelled(said), tokenizer)))
+        entering = torch.cat((read, written))[None]
+        positions = torch.arange(entering.shape[1])[None]
+        with torch.inference_mode():
+            _, before = model.run(entering, positions, layers_of(HEADS))
+            scores = model.attention_scores(before[head.layer], positions, head.layer, head.index)[0, -1]
+        assert scores[behind].argmax() == at, said
+
+
 def test_what_is_printed_is_looked_at_by_the_head_that_reads(tokenizer: Tokenizer) -> None:
     rng = random.Random(5)
     painter = Imaginer(Material((), {}), rng, Printer(fonts(), rng, held_out=True))
@@ -163,7 +191,7 @@ def test_what_is_printed_is_looked_at_by_the_head_that_reads(tokenizer: Tokenize
     lookups = lookups_of([Chat((asked, answered), "words")], [(sign,)], rows, tokenizer, as_read)
     assert len(lookups["one by one"].queries) == 0
     places = lookups["read"].wanted.argmax(1).tolist()
-    assert places == list(range(places[0], places[0] + len(sign.text))), "one after the other"
+    assert places == list(range(places[0], places[0] + len(sign.text) + 1)), "one after the other, then the space"
     assert places[0] == 2 + N_SCENE, "behind the beginning, the role and the views"
 
 

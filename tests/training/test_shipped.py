@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gguf
 import pytest
+import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 
@@ -28,6 +29,25 @@ def test_exported_weights_come_back(tokenizer: Tokenizer, tmp_path: Path) -> Non
     for part, other in ((network.language, again.language), (network.vision, again.vision)):
         for name, value in part.state_dict().items():
             torch.testing.assert_close(other.state_dict()[name], value, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_files_from_before_the_vectors_of_print_told_two_characters_begin_with_new_ones(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = new_network(N_TOKENS)
+    config = vision_config(network.language.config.n_embd, N_TOKENS)
+    export_all(network.vision, config, network.language, tokenizer, tmp_path, gguf.GGMLQuantizationType.F16)
+    weights = safetensors.torch.load_file(tmp_path / "vision.safetensors")
+    del weights["print.before"]
+    weights["print.characters"] = torch.ones_like(weights["print.characters"])[:-1]
+    safetensors.torch.save_file(weights, tmp_path / "vision.safetensors")
+    again = new_network(N_TOKENS)
+    load_shipped(tmp_path, again)
+    assert again.vision.print is not None
+    assert not again.vision.print.characters.any(), "start_with_print gives them theirs"
+    stem = "letters.stem.0.0.weight"
+    torch.testing.assert_close(again.vision.state_dict()[stem], network.vision.state_dict()[stem], atol=1e-3, rtol=1e-3)
 
 
 def test_the_models_that_ship_can_be_gone_on_with(tmp_path: Path) -> None:
