@@ -41,7 +41,7 @@ CYCLE = 8  # steps
 # step of the cycle → text, or imagined scenes, beside its pictures
 TEXTS = {0: "grounded", 1: "imagined", 2: "talk", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "talk"}
 IMAGINED_TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums"}  # beside scenes that are all imagined
-TALKS_PER_STEP = 40
+TALKS_PER_STEP = 56
 SUMS_PER_STEP = 64
 GROUNDED_PER_STEP = 16
 DRILLS_PER_STEP = 20

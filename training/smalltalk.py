@@ -12,6 +12,7 @@ from dataclasses import replace
 from training.about_hearth import about_hearth
 from training.chats import Chat, Message
 from training.invented import Inventor
+from training.question_forms import question_forms
 from training.sums import sum_chat
 from training.texts import Writer
 from training.told import Teller
@@ -33,26 +34,7 @@ FINE = "I am fine, thank you. What can I do for you?"
 PRIVATE = "I run on your own machine. Nothing you show or tell me leaves it."
 TRAINED = "I was trained from scratch for Hearth, on drawn pictures and invented texts."
 
-# question forms by answer; the last four of each are kept for evaluation
-_FIXED: dict[str, str] = {
-    HELLO: "Hello|Hello hello|Hiya|Hi all|Hey you|Howdy|Good afternoon|Hello again|Hi again!|Good evening!|Ahoy|Hi|Hello!|Hi!|Hey|Hi there|Hello there!|Good morning|Good evening|Good afternoon!|Good day|Hey there|Hello Hearth|"
-    "Hi Hearth!|Greetings|Morning!|Is anyone there?|Good morning!|Hello, Hearth!|Hello, are you there?|Hi, nice to see you!",
-    WHAT_I_AM: "What kind of things can you do?|What sort of questions can you answer?|What kind of questions can I ask?|What can you answer?|What can you see?|Which things can you do?|What can I do with you?|What can I do here?|What are you for?|What are you made for?|What do you offer?|Tell me what you are.|Tell me who you are.|Tell me what you can do.|Show me what you can do.|Explain what you can do.|Say what you are.|Say who you are.|Who or what is Hearth?|What is Hearth for?|Are you a robot?|Are you human?|Are you a computer?|Are you a language model?|Are you GPT?|Are you Llama?|Are you Claude?|How big are you?|How many parameters do you have?|Which languages do you speak?|How does this work?|How do I start?|What should I do first?|What now?|What are you able to help with?|What can this program do?|Who are you really?|So who are you?|What exactly are you?|Describe yourself.|Your name?|And you are?|What's your name?|What's this?|What are your skills?|What can't you do for me?|Can you do anything?|What do you understand?|Can you see?|Can you hear me?|What are you?|Who are you?|What can you do?|What is Hearth?|Tell me about yourself.|What do you know?|"
-    "What can I ask you?|Are you ChatGPT?|Are you an AI?|Are you a person?|Which model are you?|What model is this?|"
-    "Help|How can you help me?|What is your name?|Introduce yourself.|What are you able to do?|What are your abilities?|"
-    "How do I use you?|What can't you do?|Are you a big model?|What kind of model are you?|Who am I talking to?|"
-    "What are you good at?|Can you help me?|What do you do?|What is this program?|How smart are you?|"
-    "Do you have a name?|What sort of things can you do?|Who is this?|What are you capable of?|Who or what are you?",
-    WELCOME: "Thanks a million|Thx|Thanks, Hearth!|Thank you, Hearth.|Great.|Nice.|Cool, thanks!|Super|Wonderful, thank you!|That was right.|Excellent.|OK, thanks.|Thanks for that.|Thank you for your help.|I thank you.|Thanks|Thank you|Thank you!|Thanks a lot|Thank you very much.|Great, thanks!|Thanks, that helps.|Perfect, thank you|"
-    "Nice, thanks|Cheers|Good job|Well done!|Very good.|That's right.|Many thanks!|Thanks so much.|Thank you so much!|Thanks, great.",
-    GOODBYE: "Ciao|Farewell|Bye, Hearth!|Goodbye, Hearth.|See you tomorrow.|See you then|Good night!|I am leaving.|That was all.|Until next time!|Talk to you later|Have a nice day!|Bye|Goodbye|Bye!|See you|See you later.|Good night|Bye bye|That is all.|Until tomorrow|I have to go.|Goodbye!|See you soon!|Goodbye for now.|Bye for now!",
-    FINE: "How do you feel?|How's it going?|How are things?|Are you OK?|Are you all right?|How have you been?|How is your day?|What's up?|How was your day?|How are you this morning?|Is everything fine?|How are you?|How are you doing?|How do you do?|How is it going?|How are you today?|Are you well?|Everything all right?|How are you feeling?|Are you fine?",
-    PRIVATE: "Is it safe to show you a letter?|Who reads what I write?|Do you keep my data secret?|Where does my data go?|Do you talk to the internet?|Are you connected to the internet?|Do you work offline?|Can you work without the internet?|Is what I say private?|Do you share my documents?|Is this chat private?|Do you spy on me?|Are you in the cloud?|Do you run in the cloud?|Is my data safe?|Are you online?|Do you send my data anywhere?|Where do you run?|Is this private?|"
-    "Do you need the internet?|Who can see my pictures?|Does anything leave my computer?|Are my documents private?|"
-    "Do you upload my files?|Is my data sent to a server?|Do my files stay on my machine?|Is anything sent over the internet?",
-    TRAINED: "Who created you?|What data were you trained on?|How did they train you?|From what did you learn?|Who wrote you?|Where were you made?|Where were you trained?|What did you learn from?|Who is your maker?|Were you trained from scratch?|How did you come to be?|Who made you?|How were you trained?|Where do you come from?|What were you trained on?|Who trained you?|Who built you?|"
-    "On what data were you trained?|How were you made?|Who developed you?|How did you learn this?",
-}
+_FIXED = question_forms("small_talk")  # by answer
 _TOPICS = [
     "photosynthesis",
     "black holes",
@@ -331,8 +313,8 @@ class Talker:
     def fixed(self) -> Chat:
         """A greeting, thanks, goodbye or a question about the model itself."""
         answer = self.rng.choice((HELLO, WHAT_I_AM, WHAT_I_AM, WHAT_I_AM, WELCOME, GOODBYE, FINE, PRIVATE, TRAINED))
-        forms = _FIXED[answer].split("|")
-        question = self.rng.choice(forms[-4:] if self.held_out else forms[:-4])
+        forms = _FIXED[answer]
+        question = self.rng.choice(forms.held_out if self.held_out else forms.questions)
         return self._chat("about itself" if answer == WHAT_I_AM else "small talk", question, answer, answer)
 
     def beyond(self) -> Chat:
@@ -406,4 +388,4 @@ class Talker:
     def any(self) -> Chat:
         """One of all kinds, in the shares of training."""
         kinds = (self.distracted, self.fixed, self.beyond, self.no_picture, self.told, self.sums, self.about_hearth)
-        return self.rng.choices(kinds, (0.05, 0.14, 0.16, 0.12, 0.26, 0.14, 0.13))[0]()
+        return self.rng.choices(kinds, (0.05, 0.19, 0.17, 0.1, 0.22, 0.07, 0.2))[0]()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.about_hearth import ABOUT
+from training.about_hearth import FORMS, about_hearth
 from training.answers import Examiner, it_is
 from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
@@ -31,6 +31,7 @@ from training.pictures import Material, Painter
 from training.printing import MAX_CHARACTERS, Printer
 from training.products import held_out_run, said
 from training.prose import sentences
+from training.question_forms import question_forms
 from training.questions import ALL_QUESTIONS
 from training.quotes import Quoter
 from training.related import related
@@ -386,9 +387,15 @@ def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_traini
 
 
 def test_every_question_about_hearth_has_a_form_that_is_kept() -> None:
-    forms = [form for questions in ABOUT.values() for form in questions.split(" / ")]
-    assert len(set(forms)) == len(forms)
-    assert all(len(questions.split(" / ")) >= 5 for questions in ABOUT.values())
+    rng = random.Random(3)
+    held_out = {re.sub(r"[^\w ]", "", form).casefold() for forms in FORMS.values() for form in forms.held_out}
+    assert len(held_out) == sum(len(forms.held_out) for forms in FORMS.values()) > 200
+    for forms in (*FORMS.values(), *question_forms("small_talk").values()):
+        assert len(set(forms.questions)) == len(forms.questions) >= 25
+        assert all(map(forms.may_be_trained, forms.questions))
+    asked = {about_hearth(rng).messages[0].text for _ in range(3000)}
+    assert len(asked) > 1500
+    assert not {question for question in asked if re.sub(r"[^\w ]", "", question).casefold() in held_out}
 
 
 def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_number() -> None:
