@@ -81,9 +81,9 @@ def _ordered(words: list[Word]) -> list[Word]:
 
 
 def _in_columns(lines: list[list[Word]]) -> list[list[Word]]:
-    """The words of the longest line from the left, each with what stands over or under it.
+    """The words of the longest line from the left, each with what stands over it, or with what stands under it.
 
-    None if that is one word for less than half of them, or all at one distance as in a line of text.
+    None if that is one word for less than half of them, or all at one distance as in a line of text, or on both sides.
     """
     heads = max(reversed(lines), key=len, default=[])
     others = [word for line in lines if line is not heads for word in line]
@@ -102,7 +102,8 @@ def _in_columns(lines: list[list[Word]]) -> list[list[Word]]:
         distances.append(y - at[nearest, 1])
     in_pairs = sum(len(column) == 2 for column in columns)
     size = np.mean([word[0].size for word in others])
-    return columns if 2 * in_pairs > len(heads) and np.ptp(distances) > _RAGGED * size else []
+    one_side = max(distances) < 0 or min(distances) > 0
+    return columns if one_side and 2 * in_pairs > len(heads) and np.ptp(distances) > _RAGGED * size else []
 
 
 def _middle(word: Word) -> tuple[float, float]:

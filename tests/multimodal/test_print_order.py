@@ -62,6 +62,11 @@ def test_columns_are_read_from_the_line_that_they_have_in_common() -> None:
     write(logits, "go on now", 4, 0)
     assert read(logits) == "go go on now", "one word over a line"
     logits = blank()
+    write(logits, "big", 1, 2)
+    write(logits, "summer sale", 5, 0)
+    write(logits, "now", 9, 15)
+    assert read(logits) == "big summer sale now", "a sign, a word over and a word under a line"
+    logits = blank()
     write(logits, "we go on", 4, 0)
     write(logits, "to you", 8, 1)
     assert read(logits) == "we go on to you", "two lines of a text"
