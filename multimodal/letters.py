@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hearth.multimodal.print_cells import CELL_SLOTS, CHARACTERS
+from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, SAID
 from hearth.multimodal.views import ANCHORS
 
 
@@ -48,25 +48,29 @@ class LetterReader(nn.Module):
         self.to_middle, self.to_coarse = _smaller(fine, middle), _smaller(middle, coarse)
         self.middle = nn.Sequential(*(_Block(middle) for _ in range(depth)))
         self.coarse = nn.Sequential(*(_Block(coarse) for _ in range(depth)))
+        self.colours = nn.Conv2d(3, fine, 3, padding=1)
         self.from_coarse, self.from_middle = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)
         self.joined = nn.Sequential(*(_Block(fine) for _ in range(depth)))
-        self.characters = nn.Conv2d(fine, CELL_SLOTS * (len(CHARACTERS) + 1), 1)
+        self.characters = nn.Conv2d(fine, CELL_SLOTS * (len(SAID) + 1), 1)
         self.begins = nn.Conv2d(fine, CELL_SLOTS, 1)
         self.sizes = nn.Conv2d(fine, CELL_SLOTS, 1)
+        self.ends = nn.Conv2d(fine, CELL_SLOTS, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(batch, 3, height, width) → (batch, CELL_SLOTS, N_SAID, height / 8, width / 8); sides are multiples of 8.
 
-        For each place in a cell logits of no character and of each of ``CHARACTERS``, then of whether a word begins
-        with it, and last the natural logarithm of its font's size in pixels.
+        For each place in a cell logits of nothing and of each of ``SAID``, then of whether a word begins with it, the
+        natural logarithm of its font's size in pixels, and how far down the cell a bar ends (0 to 1).
         """
         fine = self.fine(self.stem(pixels))
         middle = self.middle(self.to_middle(fine))
         coarse = self.coarse(self.to_coarse(middle))
         middle = middle + _enlarged(self.from_coarse(coarse), middle)
-        joined = self.joined(fine + _enlarged(self.from_middle(middle), fine))
+        colours = self.colours(nn.functional.avg_pool2d(pixels, CELL_PX))  # print has any; of a bar it is told
+        joined = self.joined(fine + colours + _enlarged(self.from_middle(middle), fine))
         characters = self.characters(joined).unflatten(1, (CELL_SLOTS, -1))
-        return torch.cat((characters, self.begins(joined)[:, :, None], self.sizes(joined)[:, :, None]), dim=2)
+        others = (head(joined)[:, :, None] for head in (self.begins, self.sizes, self.ends))
+        return torch.cat((characters, *others), dim=2)
 
 
 def _enlarged(x: Tensor, like: Tensor) -> Tensor:
@@ -77,13 +81,13 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
 class PrintVectors(nn.Module):
     """What ``hearth.multimodal.print_order.PrintTokens`` makes tokens of, all of width ``n_embd``.
 
-    ``characters``: none, each of ``CHARACTERS``, then a space; ``begins``: of a word; ``places``: of the anchors of a
-    picture; ``before``: of the character before the last one, as ``characters``.
+    ``characters``: none, each of ``SAID``, then a space; ``begins``: of a word; ``places``: of the anchors of a
+    picture; ``before``: of what stands two before a character, as ``characters``.
     """
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
-        self.characters = nn.Parameter(torch.zeros(2 + len(CHARACTERS), n_embd))
+        self.characters = nn.Parameter(torch.zeros(2 + len(SAID), n_embd))
         self.begins = nn.Parameter(torch.zeros(n_embd))
         self.places = nn.Parameter(torch.zeros(ANCHORS**2, n_embd))
-        self.before = nn.Parameter(torch.zeros(2 + len(CHARACTERS), n_embd))
+        self.before = nn.Parameter(torch.zeros(2 + len(SAID), n_embd))

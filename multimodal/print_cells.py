@@ -1,4 +1,7 @@
-"""From what the reader of print says of its cells to characters: one for each that is there, wherever its cell is."""
+"""From what the reader of print says of its cells to characters: one for each that is there, wherever its cell is.
+
+It says where the bars of a chart end, too: what they tell stands there as well as if it were printed.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,29 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 CHARACTERS = string.ascii_letters + string.digits + ".,:;-+'&%/()!?#€$"
+BARS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "grey", "black")  # bars of a chart
+SAID: tuple[str, ...] = (*CHARACTERS, *BARS)
 CELL_PX = 8
 CELL_SLOTS = 2  # characters that a cell may hold, from left to right
-N_SAID = 3 + len(CHARACTERS)  # of each: no character or which, whether a word begins with it, how large it is
+N_SAID = 4 + len(SAID)  # of each: nothing or which, whether a word begins with it, its size, where in it a bar ends
 _THIN = "fIijlrt1.,:;-'/()!"
-_HINT, _SEEN = 0.02, 0.4  # how many characters a place must hold on average to be looked at, and to hold one
+_HINT, _SEEN = 0.02, 0.22  # how many characters a place must hold on average to be looked at, and to hold one
+_BAR_SEEN = 0.06  # the same for a bar: of these there are few, and a chart must have their labels too
 _SIZES_PX = 4.0, 200.0  # of fonts
+_DOUBLE_SURE = 0.75  # how many characters the less sure one of two alike must hold
 _ONE = 1.3  # neighbours that hold less together hold one character
 # in sizes of the font:
 _REACH = 0.3  # from a character's likeliest cell to others that it may lie in
 _APART, _THIN_APART = 0.3, 0.2  # between two of the same characters at least, and between two thin ones
+_DOUBLE_APART = 0.6  # and between two if one of them is not sure
 
 
 @dataclass(frozen=True)
 class Printed:
     """A character, the middle of it and the size of its font in pixels of the canvas, and whether it begins a word.
 
-    ``chances`` are those of each of ``CHARACTERS``, where it is not sure.
+    Or a bar by its colour, one of ``BARS``, and the middle of its end. ``chances`` are those of each of ``SAID``, where
+    it is not sure.
     """
 
     character: str
@@ -42,7 +51,7 @@ class Printed:
 
 @dataclass(eq=False)
 class _Hint:
-    """How likely each character is at a place, (len(CHARACTERS),), and how likely a word begins there."""
+    """How likely each of ``SAID`` is at a place, (len(SAID),), and how likely a word begins there."""
 
     chances: Array
     x: float
@@ -57,7 +66,7 @@ class _Hint:
 
     @functools.cached_property
     def character(self) -> str:
-        return CHARACTERS[self.chances.argmax()]
+        return SAID[int(self.chances.argmax())]
 
     def far(self, other: _Hint) -> float:
         """In pixels."""
@@ -65,29 +74,35 @@ class _Hint:
 
 
 def characters_of(said: Array) -> list[Printed]:
-    """The characters on a canvas in no order; ``said`` by the reader is (CELL_SLOTS, N_SAID, rows, columns)."""
+    """What is on a canvas, in no order; ``said`` by the reader is (CELL_SLOTS, N_SAID, rows, columns)."""
     return [
         Printed(hint.character, hint.x, hint.y, hint.begins > 0.5, hint.size, hint.chances)
-        for hint in _apart([hint for hint in _joined(_hints(said)) if hint.sure > _SEEN])
+        for part, seen in ((slice(len(CHARACTERS)), _SEEN), (slice(len(CHARACTERS), None), _BAR_SEEN))
+        for hint in _apart([hint for hint in _joined(_hints(said, part)) if hint.sure > seen])
     ]
 
 
-def _hints(said: Array) -> list[_Hint]:
-    characters = said[:, :-2].astype(np.float32)
+def _hints(said: Array, part: slice) -> list[_Hint]:
+    """Of a ``part`` of ``SAID``: bars end near what is printed over them, and are no part of it."""
+    characters = said[:, :-3].astype(np.float32)
     chances = np.exp(characters - characters.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
-    begins = 1 / (1 + np.exp(-said[:, -2]))
-    sizes = np.exp(said[:, -1].clip(*np.log(_SIZES_PX)))
+    others = np.ones(len(SAID), bool)
+    others[part] = False
+    chances[:, 1:][:, others] = 0.0
+    begins = 1 / (1 + np.exp(-said[:, -3]))
+    sizes = np.exp(said[:, -2].clip(*np.log(_SIZES_PX)))
+    ends = CELL_PX * said[:, -1].clip(0.0, 1.0)
     slots = len(said)
     return [
         _Hint(
             chances[slot, 1:, row, column],
             (column + (slot + 1) / (slots + 1)) * CELL_PX,
-            (row + 0.5) * CELL_PX,
+            row * CELL_PX + (float(ends[slot, row, column]) if part.start else CELL_PX / 2),
             float(begins[slot, row, column]),
             float(sizes[slot, row, column]),
         )
-        for slot, row, column in np.argwhere(1 - chances[:, 0] > _HINT).tolist()
+        for slot, row, column in np.argwhere(chances[:, 1:].sum(1) > _HINT).tolist()
     ]
 
 
@@ -141,13 +156,19 @@ def _joined(hints: list[_Hint]) -> list[_Hint]:
 
 
 def _apart(hints: list[_Hint]) -> list[_Hint]:
-    """Without what lies nearer to a surer one of the same kind than two such characters can."""
+    """Without what lies nearer to a surer one of the same kind than two such characters can, or than two do of which
+    one is not sure: where the middle of a large character is not clear, it is seen twice.
+    """
     neighbours = _Neighbours(hints)
+
+    def doubled(hint: _Hint, other: _Hint) -> bool:
+        if other.sure <= hint.sure or other.character.lower() != hint.character.lower():
+            return False
+        apart = _THIN_APART if hint.character in _THIN else _APART
+        return hint.far(other) <= (apart if hint.sure > _DOUBLE_SURE else _DOUBLE_APART) * hint.size
+
     return [
         hint
         for hint in hints
-        if not any(
-            other.sure > hint.sure and other.character.lower() == hint.character.lower()
-            for other in neighbours.within(hint, (_THIN_APART if hint.character in _THIN else _APART) * hint.size)
-        )
+        if not any(doubled(hint, other) for other in neighbours.within(hint, _DOUBLE_APART * hint.size))
     ]

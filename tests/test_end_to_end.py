@@ -73,9 +73,8 @@ def test_restart_gives_the_same_answer_as_going_on(data_dir: Path, circle: Path)
 
 def test_a_long_chat_with_a_picture_is_restored_from_disk_and_deleted_with_it(data_dir: Path, circle: Path) -> None:
     long_question = " ".join(NOTE.split() * 12) + " What is this?"
-    few = (
-        16  # tokens: batches of other sizes round otherwise, and hundreds of tokens of such an answer differ somewhere
-    )
+    # batches of other sizes round otherwise: of hundreds of tokens of such an answer some would differ
+    few = 16
     with hearth.Assistant(data_dir=data_dir) as one:
         first = one.ask(long_question, images=[circle], use_memory=False, max_tokens=few)
         going_on = one.ask("What colour is it?", conversation=first.conversation_id, use_memory=False, max_tokens=few)

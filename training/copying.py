@@ -1,8 +1,8 @@
 """Starts a language model with a working copy circuit, which a short training on little text would hardly find.
 
-Two kinds of attention heads make it up, as they are known from trained models: one in the first layer that notes for
-every token which token stands before it, and ones in the second layer that look for an earlier place whose predecessor
-is the current token and hand on what stands there. Everything stays trainable.
+Two kinds of attention heads make it up, as they are known from trained models: ones in the first layer that note for
+every token which tokens stand before it, and ones in the second layer that look for an earlier place whose predecessors
+are the current token and, less so, the one before, and hand on what stands there. Everything stays trainable.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from training.language import LanguageModel
 
 N_CODE = 64  # residual dimensions, the last ones, that hold the code of the token before
 EMBEDDING_STD = 0.1  # large enough that early steps do not wash the circuit away
+TWO_BACK = 0.4  # how loud the token before the last one is noted, and asked for, beside that
 CONSTANT = 0.5  # value of residual dimension 0 for every token: what position-only attention reads
 SHARPNESS = 100.0
 MATCHING = 6.0
@@ -36,7 +37,8 @@ def start_with_copying(model: LanguageModel, seed: int) -> None:
     model.embedding.weight[:, -N_CODE:] = 0.0
     code = torch.zeros(N_CODE, config.n_embd)
     code[:, 1:-N_CODE] = _orthonormal(N_CODE, config.n_embd - N_CODE - 1, generator)
-    _note_previous(model, code, head=config.n_heads - 1)
+    _note(model, code, head=config.n_heads - 1)
+    _note(model, TWO_BACK * turn() @ code, head=config.n_heads - 2, back=2)
     head_dim = config.n_embd // config.n_heads
     for index, head in enumerate((config.n_heads - 1, config.n_heads - 2)):
         dims = torch.arange(2 * SLOW_PAIRS) + index * (N_CODE - 2 * SLOW_PAIRS)
@@ -68,13 +70,14 @@ def _rows(model: LanguageModel, head: int) -> tuple[slice, slice, slice]:
     return query, key, value
 
 
-def _note_previous(model: LanguageModel, code: Tensor, head: int) -> None:
+def _note(model: LanguageModel, code: Tensor, head: int, back: int = 1) -> None:
+    """Lets a head of the first layer add the ``code`` of the token that stands so many ``back``."""
     attention = model.layers[0].attention
     query, key, value = _rows(model, head)
     weight = attention.qkv.weight
     weight[query] = 0.0
     weight[key] = 0.0
-    angle = model.frequencies.cpu()[:FAST_PAIRS]
+    angle = back * model.frequencies.cpu()[:FAST_PAIRS]
     amplitude = SHARPNESS**0.5 / 4.8  # 4.8: the constant after the norm
     weight[query, 0][0 : 2 * FAST_PAIRS : 2] = amplitude
     weight[key, 0][0 : 2 * FAST_PAIRS : 2] = amplitude * angle.cos()
@@ -94,6 +97,7 @@ def _copy_after_match(model: LanguageModel, code: Tensor, dims: Tensor, copied: 
     slow = slice(copied.shape[0] - 2 * SLOW_PAIRS, copied.shape[0])
     gain = MATCHING**0.5
     weight[query][slow] = gain * code[dims]
+    weight[query][slow][:, -N_CODE:] = gain * TWO_BACK * turn()[dims]  # noted: what the token before is
     weight[key][slow] = gain * torch.eye(model.config.n_embd)[-N_CODE:][dims]
     weight[value] = copied
     columns = slice(head * copied.shape[0], (head + 1) * copied.shape[0])

@@ -21,14 +21,14 @@ KINDS = {
     "words": 0.09, "chart": 0.12, "related": 0.12,
 }  # fmt: skip
 IMAGINED_KINDS = {
-    "pair": 0.18, "crowd": 0.16, "counted": 0.16, "groups": 0.14, "single": 0.04, "related": 0.04,
-    "words": 0.12, "chart": 0.16,
+    "pair": 0.17, "crowd": 0.16, "counted": 0.16, "groups": 0.14, "single": 0.04, "related": 0.04,
+    "words": 0.1, "chart": 0.19,
 }  # fmt: skip
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
 _FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress
 _SKILL_WEIGHTS = {
-    "name": 4.0, "colour": 2.0, "side": 3.0, "count": 4.0, "statement": 3.0, "chart": 4.0, "more": 6.0, "relation": 5.0,
-    "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
+    "name": 4.0, "colour": 2.0, "side": 3.0, "count": 4.0, "statement": 3.0, "chart": 4.0, "chart_colour": 4.0,
+    "more": 6.0, "relation": 5.0, "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
 }  # fmt: skip
 MAX_TURNS = 6
 JSON_SHARE = 0.1

@@ -8,6 +8,8 @@ and what is left of some real token is added as noise.
 
 from __future__ import annotations
 
+import random
+import string
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_cells import CHARACTERS, Printed
+from hearth.multimodal.print_cells import SAID, Printed
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_order
 from hearth.multimodal.views import TOKENS_A_SIDE, n_tokens, tile_frame, whole_frame
 from training.asking import BACKGROUND, Part, WordTokens, ask
@@ -25,7 +27,7 @@ from training.charts import chart_of, ticks
 from training.language import LanguageModel
 from training.pictures import TEXTURED_SHARE, Painter, Placed, row_by_row
 from training.scene_pool import FreshScenes, Scenes, encode_scenes, print_tokens
-from training.scenes import Bar, Box, Mark, Scene, Thing
+from training.scenes import Bar, Box, Mark, Scene, Thing, bar_ends
 from training.view_batches import SIDE_PX
 from training.world import NUMBERS
 
@@ -36,6 +38,8 @@ FITTED_KINDS = ("single", "counted", "pair", "groups", "crowd", "crowd", "words"
 FITTED_SCENES = 560
 NOISE = 0.5  # of what is left of real tokens: some of it is what the map does not tell of a name, and not noise
 ENCODED_TOGETHER = 60
+MISREAD = 0.08  # of the letters of labels
+MISSED, TWICE = 0.5, 0.15  # of these; the others are taken for others
 ADVANCE = 0.55  # from one character to the next, in sizes of a font
 RIDGE = 0.3  # in tokens: how many it takes for a direction of word vectors to count
 
@@ -197,15 +201,35 @@ class Imaginer(Painter):
         )
 
 
-def as_read(scene: Scene) -> tuple[Printed, ...]:
-    """What a reader says of ``scene`` that does not err."""
+def as_read(scene: Scene, misread: float = 0.0) -> tuple[Printed, ...]:
+    """What a reader says of ``scene`` that does not err, or that mistakes a share of the letters of bars' labels. A
+    scene has one reading.
+    """
     frame = tile_frame(*scene.image.size, SIDE_PX)
-    told = (
-        Printed(mark.character, *frame.on_canvas(mark.x, mark.y), mark.begins, mark.size * frame.scale)
-        for mark in scene.marks
-        if mark.character in CHARACTERS
-    )
+    marks = [*scene.marks, *bar_ends(scene)]
+    rng = random.Random(f"{marks[0].x} {marks[-1].y}") if marks else random.Random()
+    labels = {bar.first_mark + at for bar in scene.bars for at in range(len(bar.label))}
+    told: list[Printed] = []
+    for at, mark in enumerate(marks):
+        if mark.character not in SAID:
+            continue
+        read = Printed(mark.character, *frame.on_canvas(mark.x, mark.y), mark.begins, mark.size * frame.scale)
+        if at in labels and rng.random() < misread:
+            told += _mistaken(read, rng)
+        else:
+            told.append(read)
     return tuple(in_reading_order(told)[:PRINT_TOKENS])
+
+
+def _mistaken(read: Printed, rng: random.Random) -> list[Printed]:
+    """It is not seen, seen twice, or taken for another of its kind."""
+    way = rng.random()
+    if way < MISSED:
+        return []
+    if way < MISSED + TWICE:
+        return [read, replace(read, x=read.x + read.size / 4, begins=False)]
+    kind = string.digits if read.character.isdigit() else string.ascii_lowercase
+    return [replace(read, character=rng.choice(kind))]
 
 
 class ImaginedScenes:
@@ -248,9 +272,9 @@ class ImaginedScenes:
         read = None
         if scene.marks and self._print_tokens:
             frame = tile_frame(*scene.image.size, SIDE_PX)
-            read = torch.from_numpy(self._print_tokens.tokens(list(as_read(scene)), frame))
+            read = torch.from_numpy(self._print_tokens.tokens(list(as_read(scene, MISREAD)), frame))
         return self._maker.make(told_by(scene, self._maker.words), self._generator, read)
 
     def printed(self, scene: Scene) -> tuple[Printed, ...]:
         """What is read of a scene."""
-        return as_read(scene)
+        return as_read(scene, MISREAD)

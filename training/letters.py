@@ -39,13 +39,14 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True)
 class PrintedCells:
     """What is printed on the cells of crops, from left to right, all of shape (crops, cells, CELL_SLOTS): indices of
-    ``CHARACTERS`` from 1 on, 0 for none, ``IGNORED`` where it is not clear; 1 where a word begins; sizes of fonts
-    in pixels.
+    ``SAID`` from 1 on, 0 for none, ``IGNORED`` where it is not clear; 1 where a word begins; sizes of fonts in pixels;
+    how far down its cell a bar ends (0 to 1).
     """
 
     characters: Tensor
     begins: Tensor
     sizes: Tensor
+    ends: Tensor
 
 
 class PrintCrops:
@@ -177,8 +178,10 @@ def by_cell(marks: Floats, middles: Floats, scales: Floats, turns: Floats, crop_
     words[cells[fits], rank[fits]] = first_of_word[fits]
     sizes = np.ones((n * side * side, CELL_SLOTS), np.float32)
     sizes[cells[fits], rank[fits]] = sizes_px[fits]
+    ends = np.zeros((n * side * side, CELL_SLOTS), np.float32)
+    ends[cells[fits], rank[fits]] = (y[order] / CELL_PX % 1)[fits]
     other_line = np.r_[False, (lines[1:] != lines[:-1]) & ~begins[1:]][: len(cells)]
     unclear = (counts > CELL_SLOTS) | np.isin(np.arange(len(counts)), cells[other_line | (found == UNKNOWN)])
     characters[unclear] = IGNORED
-    parts = (torch.from_numpy(part.reshape(n, side * side, CELL_SLOTS)) for part in (characters, words, sizes))
+    parts = (torch.from_numpy(part.reshape(n, side * side, CELL_SLOTS)) for part in (characters, words, sizes, ends))
     return PrintedCells(*parts)

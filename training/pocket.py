@@ -146,7 +146,7 @@ def main() -> None:
         mixing.run(recipe.plan("mixed", 6e-4), network, pictures, tokenizer, recipe.seed + 60_000)
     load_stage(recipe.runs / "mixed.pt", network)
     if "chat" in recipe.stages and pictures:
-        conversing.run(recipe.plan("chat", 6e-4), network, pictures, tokenizer, recipe.data, recipe.seed + 90_000)
+        conversing.run(recipe.plan("chat", 5e-4), network, pictures, tokenizer, recipe.data, recipe.seed + 90_000)
     if "export" in recipe.stages:
         load_stage(recipe.runs / "chat.pt", network)
         config = aligning.vision_config(language.config.n_embd, language.config.n_vocab)

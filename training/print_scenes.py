@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hearth.multimodal.print_cells import CHARACTERS
+from hearth.multimodal.print_cells import SAID
 from hearth.multimodal.views import Frame, canvas_of
-from training.letters import N_MARK, Floats, PrintedCells, by_cell
+from training.letters import N_MARK, UNKNOWN, Floats, PrintedCells, by_cell
 from training.pictures import Painter
-from training.scenes import Scene
+from training.scenes import Scene, bar_ends
 from training.view_batches import SIDE_PX
 
 CANVAS_PX = 2 * SIDE_PX
@@ -21,7 +21,7 @@ POOL = 240
 RENEWED = 4  # scenes a batch
 MAX_MARKS = 400
 DRAWN_PX = (CANVAS_PX, 3 * CANVAS_PX // 2, 2 * CANVAS_PX)  # people's pictures are larger than what is seen of them
-SHARES = {"words": 0.35, "chart": 0.4, "sheet": 0.25}
+SHARES = {"words": 0.3, "chart": 0.5, "sheet": 0.2}
 
 
 class PrintScenes:
@@ -37,7 +37,7 @@ class PrintScenes:
             self._draw(at)
 
     def batch(self, scenes: int) -> tuple[Tensor, PrintedCells]:
-        """Pixels (scenes, 3, CANVAS_PX, CANVAS_PX), 0 to 255, and what is printed on them."""
+        """Pixels (scenes, 3, CANVAS_PX, CANVAS_PX), 0 to 255, and what is on them."""
         for at in self._random.integers(len(self._pixels), size=RENEWED):
             self._draw(int(at))
         chosen = self._random.integers(len(self._pixels), size=scenes)
@@ -58,7 +58,7 @@ class PrintScenes:
 def _placed(scene: Scene, frame: Frame) -> NDArray[np.float32]:
     """(MAX_MARKS, N_MARK): as sheets have them, far away where there are no more."""
     marks: Floats = np.full((MAX_MARKS, N_MARK), -1e4, np.float32)
-    for at, mark in enumerate(scene.marks[:MAX_MARKS]):
-        index = CHARACTERS.find(mark.character) + 1
+    for at, mark in enumerate((*scene.marks, *bar_ends(scene))[:MAX_MARKS]):
+        index = SAID.index(mark.character) + 1 if mark.character in SAID else UNKNOWN
         marks[at] = (*frame.on_canvas(mark.x, mark.y), index, 0, mark.begins, mark.size * frame.scale)
     return marks

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.letters import LetterReader
+from hearth.multimodal.print_cells import BARS
 from hearth.multimodal.print_order import printed
 from hearth.multimodal.views import canvas_of, pixels_of, tile_frame
 from training.aligning import normalised
@@ -130,31 +130,32 @@ def probe_names(naming: Naming, material: Material, n: int, seed: int = 5) -> di
 
 @torch.inference_mode()
 def probe_print(reader: LetterReader, n: int, seed: int = 5) -> dict[str, float]:
-    """Share of pictures of one word of which nothing but that word is read, and of the words of charts that are read,
-    in fonts of training and in others.
+    """Share of pictures of one word of which nothing but that word is read, of bars that are told without an error, and
+    of their values, in fonts of training and in others.
     """
     found: dict[str, float] = {}
     for name, held_out in (("own fonts", False), ("other fonts", True)):
         rng = random.Random(seed)
         painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=held_out), side_px=2 * SIDE_PX)
-        words, of_charts = Share(), Share()
+        words, bars, values = Share(), Share(), Share()
         for _ in range(n):
             scene = painter.words()
             words.add(torch.tensor([words_read(reader, scene) == [scene.text]]))
             scene = painter.chart()
-            read = Counter(words_read(reader, scene))
-            values = [str(bar.value) for bar in scene.bars if bar.printed]
-            there = Counter([*(bar.label for bar in scene.bars), *values])
-            of_charts.add(torch.tensor([at < read[word] for word, times in there.items() for at in range(times)]))
-        found |= {f"words, {name}": round(words.value, 3), f"charts, {name}": round(of_charts.value, 3)}
+            read = f" {' '.join(words_read(reader, scene))} "
+            bars.add(torch.tensor([f" {bar.colour} {bar.text} " in read for bar in scene.bars]))
+            values.add(torch.tensor([f" {bar.value} " in read for bar in scene.bars]))
+        shares = {"words": words, "bars": bars, "values": values}
+        found |= {f"{what}, {name}": round(share.value, 3) for what, share in shares.items()}
     return found
 
 
 def words_read(reader: LetterReader, scene: Scene) -> list[str]:
-    """What is read on the tiles of a scene."""
+    """What is read on the tiles of a scene; bars by their colours."""
     frame = tile_frame(*scene.image.size, SIDE_PX)
     pixels = torch.from_numpy(pixels_of(canvas_of(scene.image, frame)))[None]
-    return "".join(one.character for one in printed(reader(pixels)[0].numpy())).split()
+    read = printed(reader(pixels)[0].numpy())
+    return "".join(f" {one.character} " if one.character in BARS else one.character for one in read).split()
 
 
 def saved_vision(runs: Path, stage: str) -> VisionNetwork:

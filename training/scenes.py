@@ -41,7 +41,7 @@ class Thing:
 @dataclass(frozen=True)
 class Mark:
     """A printed character: the middle of its ink and the size of its font in pixels of the picture, and whether a word
-    begins with it.
+    begins with it. Or a bar, by its colour, and the middle of its end.
     """
 
     character: str
@@ -55,7 +55,8 @@ class Mark:
 class Bar:
     """One bar of a chart: what is written under it, its colour and its height on the axis.
 
-    ``first_mark`` is that of its label among the marks of the scene; those of its value follow if it is ``printed``.
+    ``first_mark`` is that of its label among the marks of the scene; those of its value follow if it is ``printed``,
+    as otherwise an axis tells it.
     """
 
     label: str
@@ -66,8 +67,8 @@ class Bar:
 
     @property
     def text(self) -> str:
-        """What is printed of it, as it is read."""
-        return f"{self.label} {self.value}" if self.printed else self.label
+        """What is printed of it or read off the axis."""
+        return f"{self.label} {self.value}"
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,35 @@ class Scene:
     marks: tuple[Mark, ...] = ()
     text: str = ""
     bars: tuple[Bar, ...] = ()
+
+
+READ_OFF_ADVANCE_PX = 6.0  # from one digit to the next
+
+
+def bar_ends(scene: Scene) -> tuple[Mark, ...]:
+    """Where the bars of a chart end, in their order."""
+    bars = scene.things if scene.bars else ()
+    return tuple(Mark(bar.colour or "", bar.centre[0], bar.box[1], begins=True) for bar in bars)
+
+
+def read_marks(scene: Scene) -> tuple[Mark, ...]:
+    """What is to be read of a scene: its marks, the ends of bars, and at these the values that an axis tells."""
+    ends = bar_ends(scene)
+    values = (_read_off(bar, end) for bar, end in zip(scene.bars, ends, strict=True) if not bar.printed)
+    return (*scene.marks, *ends, *(mark for value in values for mark in value))
+
+
+def marks_of_bar(scene: Scene, at: int) -> tuple[int, list[int]]:
+    """Numbers among ``read_marks`` of the bar, and of the characters of its label and value."""
+    bar, first_end = scene.bars[at], len(scene.marks)
+    first_value = bar.first_mark + len(bar.label)
+    if not bar.printed:
+        first_value = first_end + len(scene.bars) + sum(len(str(other.value)) for other in scene.bars[:at])
+    label = range(bar.first_mark, bar.first_mark + len(bar.label))
+    return first_end + at, [*label, *range(first_value, first_value + len(str(bar.value)))]
+
+
+def _read_off(bar: Bar, end: Mark) -> list[Mark]:
+    text = str(bar.value)
+    left = end.x - READ_OFF_ADVANCE_PX * (len(text) - 1) / 2
+    return [Mark(digit, left + at * READ_OFF_ADVANCE_PX, end.y, at == 0) for at, digit in enumerate(text)]

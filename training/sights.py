@@ -10,7 +10,7 @@ from hearth.multimodal.print_cells import CELL_PX, Printed
 from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import TOKENS_A_SIDE, tile_frame, whole_frame
 from training.asking import Part, ask
-from training.scenes import Scene
+from training.scenes import Scene, read_marks
 from training.view_batches import SIDE_PX
 
 BACKGROUND = -1  # in place of a thing
@@ -46,17 +46,18 @@ def sights(scene: Scene, picture: int, printed: Sequence[Printed] = ()) -> list[
 
 
 def mark_of(picture: int, mark: int) -> Seen:
-    """A character of a scene, by its number among the scene's marks."""
+    """What is read of a scene, by its number among ``training.scenes.read_marks``."""
     return picture, MARKS + mark
 
 
 def _marks(scene: Scene, printed: Sequence[Printed]) -> list[int | None]:
-    """For each character that is read the number of that which is printed there, if it is the same."""
+    """For each character and bar that is read the number of what is there, if it is the same."""
     frame = tile_frame(*scene.image.size, SIDE_PX)
-    places = [frame.on_canvas(mark.x, mark.y) for mark in scene.marks]
+    marks = read_marks(scene)
+    places = [frame.on_canvas(mark.x, mark.y) for mark in marks]
     found: list[int | None] = []
     for one in printed[:PRINT_TOKENS]:
         far = [math.hypot(x - one.x, y - one.y) for x, y in places]
-        same = [at for at, mark in enumerate(scene.marks) if mark.character == one.character and far[at] < NEAR_PX]
+        same = [at for at, mark in enumerate(marks) if mark.character == one.character and far[at] < NEAR_PX]
         found.append(min(same, key=far.__getitem__, default=None))
     return found

@@ -388,4 +388,4 @@ class Talker:
     def any(self) -> Chat:
         """One of all kinds, in the shares of training."""
         kinds = (self.distracted, self.fixed, self.beyond, self.no_picture, self.told, self.sums, self.about_hearth)
-        return self.rng.choices(kinds, (0.05, 0.19, 0.17, 0.1, 0.22, 0.07, 0.2))[0]()
+        return self.rng.choices(kinds, (0.05, 0.15, 0.26, 0.1, 0.2, 0.06, 0.18))[0]()

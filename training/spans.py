@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from training.exchanges import SPELL_CLOSE, SPELL_OPEN, plain
-from training.scenes import Scene
+from training.scenes import Scene, marks_of_bar
 from training.sights import BACKGROUND, NOTHING, Seen, mark_of
 from training.vocabulary import plural
 from training.world import COLOURS, NUMBERS, PLACES
@@ -135,14 +135,14 @@ def _read(answer: str, scene: Scene, picture: int) -> tuple[list[Span], list[Spa
         return [], []
     text = plain(answer)
     said = text[start:end]
-    marks, named, ahead = range(len(scene.marks)), list[Span](), start
+    marks, named, ahead = list(range(len(scene.marks))), list[Span](), start
     if scene.kind == "chart":
-        at, bar = next((at, bar) for at, bar in enumerate(scene.bars) if bar.text == said)
-        marks = range(bar.first_mark, bar.first_mark + len(said.replace(" ", "")))
+        at = next(at for at, bar in enumerate(scene.bars) if bar.text == said)
+        end_of_bar, marks = marks_of_bar(scene, at)
         colour = COLOURED.match(text)
         if colour:
             ahead = colour.end()
-            named = [Span(ahead, start + 1, frozenset({(picture, at)}))]
+            named = [Span(ahead, start + 1, frozenset({mark_of(picture, end_of_bar)}))]
     if len(said.replace(" ", "")) != len(marks):
         return [], []
     found: list[Span] = []

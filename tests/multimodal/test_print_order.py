@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID, Array, Printed
+from hearth.multimodal.print_cells import BARS, CELL_PX, CELL_SLOTS, N_SAID, SAID, Array, Printed
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
 from hearth.multimodal.views import ANCHORS, Frame
 
@@ -16,8 +16,8 @@ SIZE_PX = 20.0
 def blank(rows: int = 12, columns: int = 24) -> Array:
     logits = np.zeros((CELL_SLOTS, N_SAID, rows, columns), np.float32)
     logits[:, 0] = SURE
-    logits[:, -2] = -SURE
-    logits[:, -1] = np.log(SIZE_PX)
+    logits[:, -3] = -SURE
+    logits[:, -2] = np.log(SIZE_PX)
     return logits
 
 
@@ -25,8 +25,8 @@ def put(logits: Array, character: str, row: int, column: int, share: float = 1.0
     """``character`` in the first place of a cell that is free, of which ``share`` (0..1) lies in it."""
     slot = next(slot for slot in range(CELL_SLOTS) if logits[slot, 0, row, column] == SURE)
     logits[slot, 0, row, column] = 0.0 if share == 1 else SURE + np.log(1 / share - 1)
-    logits[slot, 1 + CHARACTERS.index(character), row, column] = SURE
-    logits[slot, -2, row, column] = SURE if begins else -SURE
+    logits[slot, 1 + SAID.index(character), row, column] = SURE
+    logits[slot, -3, row, column] = SURE if begins else -SURE
 
 
 def write(logits: Array, text: str, row: int, column: int, step: int = 2) -> None:
@@ -51,25 +51,22 @@ def test_words_come_line_by_line() -> None:
     assert read(logits) == "to you Hello"
 
 
-def test_columns_are_read_from_the_line_that_they_have_in_common() -> None:
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ([("tea milk", 10, 0), ("18", 3, 1), ("4", 6, 11)], "tea 18 milk 4"),  # as a chart has it
+        ([("go", 1, 3), ("go on now", 4, 0)], "go go on now"),  # one word over a line
+        ([("big", 1, 2), ("summer sale", 5, 0), ("now", 9, 15)], "big summer sale now"),  # a sign, words on both sides
+        ([("we go on", 4, 0), ("to you", 8, 1)], "we go on to you"),  # two lines of a text
+    ],
+)
+def test_columns_are_read_from_the_line_that_they_have_in_common(
+    written: list[tuple[str, int, int]], expected: str
+) -> None:
     logits = blank()
-    write(logits, "tea milk", 10, 0)
-    write(logits, "18", 3, 1)
-    write(logits, "4", 6, 11)
-    assert read(logits) == "tea 18 milk 4", "as a chart has it"
-    logits = blank()
-    write(logits, "go", 1, 3)
-    write(logits, "go on now", 4, 0)
-    assert read(logits) == "go go on now", "one word over a line"
-    logits = blank()
-    write(logits, "big", 1, 2)
-    write(logits, "summer sale", 5, 0)
-    write(logits, "now", 9, 15)
-    assert read(logits) == "big summer sale now", "a sign, a word over and a word under a line"
-    logits = blank()
-    write(logits, "we go on", 4, 0)
-    write(logits, "to you", 8, 1)
-    assert read(logits) == "we go on to you", "two lines of a text"
+    for text, row, column in written:
+        write(logits, text, row, column)
+    assert read(logits) == expected
 
 
 def test_of_columns_with_more_words_the_first_line_of_each_stays_first() -> None:
@@ -110,10 +107,18 @@ def test_the_same_character_twice_stays_two() -> None:
 def test_a_large_character_is_not_read_twice_though_its_middle_is_not_clear() -> None:
     logits = blank()
     put(logits, "T", 5, 4, 0.9, begins=True)
-    put(logits, "T", 5, 5, 0.7)
+    put(logits, "T", 5, 5, 0.8)
     assert read(logits) == "TT", "as small as it is said to be"
-    logits[:, -1] = np.log(60)
+    logits[:, -2] = np.log(60)
     assert read(logits) == "T"
+
+
+@pytest.mark.parametrize(("character", "step"), [("T", 1), ("l", 1), ("T", 2)])
+def test_a_character_is_not_read_twice_where_one_of_two_is_not_sure(character: str, step: int) -> None:
+    logits = blank()
+    put(logits, character, 5, 4, 0.9, begins=True)
+    put(logits, character, 5, 4 + step, 0.6)
+    assert read(logits) == (character if step == 1 else 2 * character)
 
 
 def test_two_thin_characters_of_a_cell_come_from_left_to_right() -> None:
@@ -127,7 +132,7 @@ def test_two_thin_characters_of_a_cell_come_from_left_to_right() -> None:
 
 def test_a_doubtful_character_is_left_out_and_a_word_begins_without_being_told() -> None:
     logits = blank()
-    put(logits, "x", 2, 2, 0.3)
+    put(logits, "x", 2, 2, 0.15)
     put(logits, "a", 8, 10)
     found, space = printed(logits)
     assert (found.character, found.begins) == ("a", True)
@@ -139,25 +144,28 @@ def test_a_doubtful_character_is_left_out_and_a_word_begins_without_being_told()
 def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
     rng = np.random.default_rng(1)
     n_embd = 6
-    characters, before = rng.normal(size=(2, 2 + len(CHARACTERS), n_embd))
+    characters, before = rng.normal(size=(2, 2 + len(SAID), n_embd))
     places, begins = rng.normal(size=(ANCHORS**2, n_embd)), rng.normal(size=n_embd)
     make = PrintTokens({"characters": characters, "begins": begins, "places": places, "before": before})
     frame = Frame(192, 192, (192, 192))
     assert np.allclose(make.tokens([], frame), np.tile(characters[0], (PRINT_TOKENS, 1)))
     word = [Printed("b", 12.0, 12.0, begins=True), Printed("a", 36.0, 12.0, begins=False)]
-    tokens = make.tokens([*word, Printed(" ", 36.0, 12.0, begins=False)], frame)
+    bar = Printed(BARS[1], 12.0, 12.0, begins=True)
+    tokens = make.tokens([*word, Printed(" ", 36.0, 12.0, begins=False), bar], frame)
     assert tokens.shape == (PRINT_TOKENS, n_embd)
     assert np.allclose(tokens[0], characters[2] + begins + places[0], atol=1e-5), "its middle is an anchor's"
     assert np.allclose(tokens[1], characters[1] + places[1], atol=1e-5)
-    assert np.allclose(tokens[2], characters[-1] + before[2], atol=1e-5), "a space is nowhere, and tells what was ahead"
-    assert np.allclose(tokens[3:], characters[0])
+    assert np.allclose(tokens[2], characters[-1], atol=1e-5), "a space is nowhere"
+    orange = characters[1 + SAID.index("orange")] + begins + places[0]
+    assert np.allclose(tokens[3], orange + before[2], atol=1e-5), "and what was three before"
+    assert np.allclose(tokens[4:], characters[0])
     many = make.tokens([Printed("a", 12.0, 12.0, begins=False)] * (PRINT_TOKENS + 3), frame)
     assert many.shape == (PRINT_TOKENS, n_embd)
 
 
 def doubtful(logits: Array, row: int, column: int, share: float, other: str) -> None:
     """Makes ``share`` (0..1) of the character in a cell ``other``'s."""
-    logits[0, 1 + CHARACTERS.index(other), row, column] = SURE + np.log(share / (1 - share))
+    logits[0, 1 + SAID.index(other), row, column] = SURE + np.log(share / (1 - share))
 
 
 @pytest.mark.parametrize(
@@ -175,3 +183,23 @@ def test_an_unusual_word_is_read_as_it_is_where_that_is_clear() -> None:
     logits = blank()
     write(logits, "McDonald iPhone", 4, 2, step=1)
     assert read(logits) == "McDonald iPhone"
+
+
+@pytest.mark.parametrize("offset_px", [0.0, 3.0, 7.9])
+def test_a_bar_ends_within_its_cell(offset_px: float) -> None:
+    logits = blank()
+    for at, colour in enumerate(("red", "grey")):
+        put(logits, colour, 2 + 3 * at, 6 + 10 * at, begins=True)
+        logits[0, -1, 2 + 3 * at, 6 + 10 * at] = offset_px / CELL_PX
+        write(logits, "AB"[at], 10, 6 + 10 * at)
+    found = printed(logits)
+    assert [one.character for one in found] == ["red", "A", " ", "grey", "B", " "]
+    assert [found[0].y, found[3].y] == pytest.approx([2 * CELL_PX + offset_px, 5 * CELL_PX + offset_px], abs=0.01)
+
+
+def test_what_lies_in_no_bar_of_a_chart_is_no_bar() -> None:
+    logits = blank()
+    write(logits, "no chart", 2, 2)
+    put(logits, "red", 6, 3, begins=True)
+    put(logits, "blue", 6, 12, begins=True)
+    assert read(logits) == "no chart"

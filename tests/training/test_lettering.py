@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID
-from training import lettering, probing
+from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID, SAID
+from training import lettering, print_scenes, probing
 from training.aligning import vision_config
 from training.checkpoints import load_stage
 from training.fonts import fonts
@@ -23,6 +23,7 @@ from training.loop import StagePlan
 from training.pictures import Material, Painter
 from training.print_scenes import CANVAS_PX, PrintScenes
 from training.printing import Printer
+from training.world import COLOURS
 
 
 def printer() -> Printer:
@@ -58,7 +59,7 @@ def test_empty_cells_count_as_others_do() -> None:
     said[:, :, 0] = 20.0
     wanted = torch.zeros(1, 4, CELL_SLOTS, dtype=torch.long)
     wanted[0, 3, 0] = 5
-    cells = PrintedCells(wanted, *torch.ones(2, 1, 4, CELL_SLOTS))
+    cells = PrintedCells(wanted, *torch.ones(3, 1, 4, CELL_SLOTS))
     missed = lettering.reading_losses(said, cells)
     assert float(missed["characters"]) == pytest.approx(20.0, abs=1e-3)
     said[0, 0, 5, 1, 1] = 30.0  # the last cell
@@ -99,12 +100,45 @@ def test_scenes_are_asked_for_their_print_where_it_stands() -> None:
         assert sum(contrast > 25 for contrast in contrasts) >= 0.9 * len(contrasts), "there is ink"
 
 
+def test_bars_are_asked_for_by_colour_where_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(print_scenes, "SHARES", {"chart": 1.0})
+    scenes = PrintScenes(Painter(Material((), {}), random.Random(3), printer()), seed=3, pool=8)
+    pixels, cells = scenes.batch(8)
+    found, right = 0, 0
+    for picture, characters, ends in zip(pixels, cells.characters, cells.ends, strict=True):
+        for cell, slot in (characters > len(CHARACTERS)).nonzero().tolist():
+            row, column = divmod(cell, CANVAS_PX // CELL_PX)
+            end = (row + float(ends[cell, slot])) * CELL_PX
+            assert row * CELL_PX <= end < (row + 1) * CELL_PX
+            below = picture[:, min(CANVAS_PX - 1, round(end) + 3), int((column + 0.5) * CELL_PX)]
+            colour = torch.tensor(COLOURS[SAID[int(characters[cell, slot]) - 1]])
+            found += 1
+            right += float((below - colour).abs().max()) < 60
+    assert found > 16
+    assert right > 0.8 * found, "some are no higher than a line, and pictures are worn"
+
+
+def test_a_bar_weighs_as_much_as_several_characters() -> None:
+    wanted = torch.zeros(1, 1, CELL_SLOTS, dtype=torch.long)
+    losses = []
+    for at in (1, 1 + len(CHARACTERS)):
+        wanted[0, 0, 0] = at
+        cells = PrintedCells(wanted.clone(), *torch.ones(3, 1, 1, CELL_SLOTS))
+        said = torch.zeros(1, CELL_SLOTS, N_SAID, 1, 1)
+        said[:, 1, 0] = 20.0
+        losses.append(float(lettering.reading_losses(said, cells)["characters"]))
+    nothing = np.log(N_SAID - 3)
+    assert losses[1] - losses[0] == pytest.approx((lettering.BAR_WEIGHT - 1) * nothing, rel=1e-3)
+
+
 def test_the_reader_is_probed_in_own_fonts_and_in_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "Printer", lambda *_args, **_kwargs: printer())
     reader = vision().letters
     assert reader is not None
     found = probing.probe_print(reader.eval(), 3)
-    assert set(found) == {f"{what}, {fonts} fonts" for what in ("words", "charts") for fonts in ("own", "other")}
+    assert set(found) == {
+        f"{what}, {fonts} fonts" for what in ("words", "bars", "values") for fonts in ("own", "other")
+    }
     assert all(0 <= share < 0.5 for share in found.values())
 
 

@@ -20,7 +20,7 @@ from training.imagined import Imaginer, as_read
 from training.looks import looks_of
 from training.pictures import Material, Painter
 from training.printing import Printer
-from training.scenes import Scene, Thing
+from training.scenes import Scene, Thing, marks_of_bar, read_marks
 from training.sights import BACKGROUND, MARKS, NOTHING, Sight, mark_of, sights
 from training.spans import spans
 
@@ -230,15 +230,20 @@ def test_what_is_printed_of_a_bar_is_looked_at_one_by_one(skill: str) -> None:
         looked = ""
         for span in found:
             (mark,) = (at - MARKS for _, at in span.about)
-            looked += " " if span.behind else drawn.marks[mark].character
+            looked += " " if span.behind else read_marks(drawn)[mark].character
         assert looked == f"{bar.text} "
         assert [span.end for span in found] == [answer.index('"') + 2 + at for at in range(len(looked))]
         if skill == "chart_colour":
             (colour,) = named
             assert answer[: colour.start] == f"The {bar.colour}"
-            assert colour.about == {(0, drawn.bars.index(bar))}
+            end_of_bar, _ = marks_of_bar(drawn, drawn.bars.index(bar))
+            assert read_marks(drawn)[end_of_bar].character == bar.colour
+            assert colour.about == {mark_of(0, end_of_bar)}
         else:
             assert not named
+        seen = [one.seen[1] - MARKS for one in sights(drawn, 0, as_read(drawn)) if one and one.seen[1] >= MARKS]
+        end_of_bar, marks = marks_of_bar(drawn, drawn.bars.index(bar))
+        assert seen[seen.index(end_of_bar) :][: 1 + len(marks)] == [end_of_bar, *marks], "also where an axis tells it"
     assert asked > printed > 2
 
 
