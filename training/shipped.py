@@ -20,7 +20,7 @@ from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
-READING = ("letters.", "print.")  # of an encoder's weights; files before version 7 lack them, or have others
+READING = ("letters.", "print.")  # of an encoder's weights; files before version 8 lack them, or have others
 
 
 def start_from(folder: Path, runs: Path) -> Tokenizer:
