@@ -82,7 +82,7 @@ class PrintVectors(nn.Module):
     """What ``hearth.multimodal.print_order.PrintTokens`` makes tokens of, all of width ``n_embd``.
 
     ``characters``: none, each of ``SAID``, then a space; ``begins``: of a word; ``places``: of the anchors of a
-    picture; ``before``: of what stands two before a character, as ``characters``.
+    picture; ``before``: of what stands three before a character, as ``characters``.
     """
 
     def __init__(self, n_embd: int) -> None:

@@ -75,34 +75,36 @@ class _Hint:
 
 def characters_of(said: Array) -> list[Printed]:
     """What is on a canvas, in no order; ``said`` by the reader is (CELL_SLOTS, N_SAID, rows, columns)."""
+    logits = said[:, :-3].astype(np.float32)
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    chances = chances[:, 1:] / chances.sum(1, keepdims=True)
+    # bars end near what is printed over them, and are no part of it
+    is_bar = np.arange(len(SAID))[:, None, None] >= len(CHARACTERS)
+    characters = _hints(said, np.where(is_bar, 0, chances), np.full_like(said[:, -1], 0.5))
+    bars = _hints(said, np.where(is_bar, chances, 0), said[:, -1].clip(0.0, 1.0))
     return [
         Printed(hint.character, hint.x, hint.y, hint.begins > 0.5, hint.size, hint.chances)
-        for part, seen in ((slice(len(CHARACTERS)), _SEEN), (slice(len(CHARACTERS), None), _BAR_SEEN))
-        for hint in _apart([hint for hint in _joined(_hints(said, part)) if hint.sure > seen])
+        for hints, seen in ((characters, _SEEN), (bars, _BAR_SEEN))
+        for hint in _apart([hint for hint in _joined(hints) if hint.sure > seen])
     ]
 
 
-def _hints(said: Array, part: slice) -> list[_Hint]:
-    """Of a ``part`` of ``SAID``: bars end near what is printed over them, and are no part of it."""
-    characters = said[:, :-3].astype(np.float32)
-    chances = np.exp(characters - characters.max(1, keepdims=True))
-    chances /= chances.sum(1, keepdims=True)
-    others = np.ones(len(SAID), bool)
-    others[part] = False
-    chances[:, 1:][:, others] = 0.0
+def _hints(said: Array, chances: Array, down: Array) -> list[_Hint]:
+    """Where there may be something, by its ``chances`` (CELL_SLOTS, len(SAID), rows, columns), so far ``down`` its cell
+    (0 to 1; CELL_SLOTS, rows, columns).
+    """
     begins = 1 / (1 + np.exp(-said[:, -3]))
     sizes = np.exp(said[:, -2].clip(*np.log(_SIZES_PX)))
-    ends = CELL_PX * said[:, -1].clip(0.0, 1.0)
     slots = len(said)
     return [
         _Hint(
-            chances[slot, 1:, row, column],
+            chances[slot, :, row, column],
             (column + (slot + 1) / (slots + 1)) * CELL_PX,
-            row * CELL_PX + (float(ends[slot, row, column]) if part.start else CELL_PX / 2),
+            (row + float(down[slot, row, column])) * CELL_PX,
             float(begins[slot, row, column]),
             float(sizes[slot, row, column]),
         )
-        for slot, row, column in np.argwhere(chances[:, 1:].sum(1) > _HINT).tolist()
+        for slot, row, column in np.argwhere(chances.sum(1) > _HINT).tolist()
     ]
 
 

@@ -22,11 +22,10 @@ _BESIDE_PX = 6.0  # two bars have their middles at least apart
 _UNDER_PX = 9.0  # the middle of a bar is at most from that of the value over it
 _ERROR_PX = 3.0  # by which ends of bars are wrong at most
 _TICK_ERROR_PX = CELL_PX  # and places of ticks; but they are many, and all on a line
+READ_OFF_PX, READ_OFF_ADVANCE_PX = 12.0, 6.0  # as large as if it were printed, and from one digit to the next
 # in sizes of the font:
 _OVER = 2.5  # from the end of a bar to what is printed over it at most
 _JOINED = 0.75  # between characters of one word, whatever the reader says of its beginning
-_ADVANCE = 0.5  # between characters that are not printed
-_READ_OFF_PX = 12.0  # size of a font for these
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)%?")
 _STEPS = 1, 2, 5  # and ten times, a tenth, ... of them: what values are multiples of
 
@@ -92,7 +91,9 @@ def _columns(characters: Sequence[Printed], bars: Sequence[Printed]) -> list[_Co
 
 
 def _unseen(characters: Sequence[Printed], seen: list[_Column]) -> Iterator[_Column]:
-    """Bars that are not seen, but the values over them; one number over another stands at an axis."""
+    """Bars that are not seen, but the values over them and what is under them; one number over another stands at an
+    axis.
+    """
     foot = max(column.y for column in seen)
     labels: list[Word] = max(in_lines(words_of(one for one in characters if one.y > foot)), key=len, default=[])
     low = min((middle(word)[1] - word[0].size for word in labels), default=foot)
@@ -100,7 +101,8 @@ def _unseen(characters: Sequence[Printed], seen: list[_Column]) -> Iterator[_Col
     for word in numbers:
         x, y = middle(word)
         others = [column.x for column in seen] + [middle(other)[0] for other in numbers if other is not word]
-        if all(abs(other - x) > _UNDER_PX for other in others):
+        has_label = any(abs(middle(label)[0] - x) < _BESIDE_PX for label in _joined(labels))
+        if has_label and all(abs(other - x) > _UNDER_PX for other in others):
             yield _Column(x, y + word[0].size, None)
 
 
@@ -173,10 +175,9 @@ def _step(values: list[float], ticks: list[float], error: float) -> float:
 
 def _written(value: float, column: _Column) -> Word:
     """As if it were printed where the bar ends."""
-    text = f"{max(0.0, value):.6g}"
-    advance = _ADVANCE * _READ_OFF_PX
-    left = column.x - advance * (len(text) - 1) / 2
+    text = f"{max(0.0, value):.6f}".rstrip("0").rstrip(".")  # no exponent
+    left = column.x - READ_OFF_ADVANCE_PX * (len(text) - 1) / 2
     return [
-        Printed(character, left + at * advance, column.y, begins=at == 0, size=_READ_OFF_PX)
+        Printed(character, left + at * READ_OFF_ADVANCE_PX, column.y, begins=at == 0, size=READ_OFF_PX)
         for at, character in enumerate(text)
     ]

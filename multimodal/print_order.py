@@ -84,9 +84,13 @@ class PrintTokens:
     """What characters and their places add to visual tokens."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
-        """``weights`` as ``hearth.multimodal.letters.PrintVectors`` names them; KeyError if one is missing."""
+        """``weights`` as ``hearth.multimodal.letters.PrintVectors`` names them. KeyError if one is missing, ValueError
+        if they are of a reader that tells other things.
+        """
         names = ("characters", "begins", "places", "before")
         self._characters, self._begins, self._places, self._before = (weights[name] for name in names)
+        if len(self._characters) != len(_WRITTEN):
+            raise ValueError(f"vectors of {len(self._characters)} characters and bars, but {len(_WRITTEN)} are read")
 
     def tokens(self, characters: list[Printed], frame: Frame) -> Array:
         """Visual tokens of the first ``PRINT_TOKENS`` characters and spaces on a canvas, and empty ones behind them."""

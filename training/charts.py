@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
+from hearth.multimodal.print_cells import BARS
 from training.printing import Printer
 from training.scenes import Bar, Mark, Scene, Thing
 from training.world import COLOURS
@@ -37,8 +38,10 @@ _LABELS = (
     ("tea", "milk", "bread", "fish", "rice", "eggs", "corn", "beer", "soup", "cake"),
     ("north", "south", "east", "west", "city", "lake", "hill", "coast"),
 )
-_BAR_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "grey", "black")
 PRINTED_SHARE = 0.75  # of the charts have their values printed on the bars; the others an axis with lines
+TITLED_SHARE = 0.2
+# of a chart's height, or of what it were in a picture of four by three; print is smaller by SMALLER at most
+_TICK, _TEXT, SMALLER = 0.055, 0.075, 0.75
 
 
 def chart_of(rng: random.Random) -> tuple[tuple[Bar, ...], int, bool]:
@@ -50,7 +53,7 @@ def chart_of(rng: random.Random) -> tuple[tuple[Bar, ...], int, bool]:
     names = rng.sample(labels, count)
     step = 1 if printed or top <= 20 else top // 10
     values = [step * rng.randint(1, top // step) for _ in names]
-    shades = rng.sample(_BAR_COLOURS, count) if rng.random() < 0.75 else [rng.choice(_BAR_COLOURS)] * count
+    shades = rng.sample(BARS, count) if rng.random() < 0.75 else [rng.choice(BARS)] * count
     bars = (Bar(n, c, v, printed=printed) for n, c, v in zip(names, shades, values, strict=True))
     return tuple(bars), top, printed
 
@@ -61,7 +64,7 @@ def ticks(top: int) -> range:
 
 
 def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) -> Scene:
-    """A chart on a light ground."""
+    """A chart on a light ground; print is as large as people have it in charts of any proportions."""
     bars, top, printed = chart_of(rng)
     paper = tuple(rng.randint(232, 255) for _ in range(3))
     canvas = Image.new("RGB", (width, height), paper)
@@ -85,20 +88,31 @@ class _Drawing:
         self.pen = ImageDraw.Draw(canvas)
         self.font = printer.font()
         self.marks: list[Mark] = []
+        self.scale = max(canvas.height, 0.75 * canvas.width) * rng.uniform(SMALLER, 1.0)
         self.left = canvas.width * (rng.uniform(0.05, 0.1) if printed else rng.uniform(0.14, 0.2))
         self.right = canvas.width * rng.uniform(0.9, 0.97)
         self.high = canvas.height * rng.uniform(0.1, 0.18)
         self.low = canvas.height * rng.uniform(0.82, 0.88)
+        if rng.random() < TITLED_SHARE:
+            self.high += self._title()
 
     def _y(self, value: float) -> float:
         return self.low - (self.low - self.high) * value / self.top
+
+    def _title(self) -> float:
+        """The height that it takes."""
+        width, height = self.canvas.size
+        words = " ".join(self.printer.word() for _ in range(self.rng.randint(1, 2)))
+        line = self.printer.fitted(words, 0.7 * width, _TEXT * self.scale, self.font)
+        self.marks += self.printer.draw(self.canvas, line, (width - line.width) / 2, 0.03 * height, (30, 30, 34))
+        return 0.03 * height + line.height
 
     def _axis(self) -> None:
         ink = (70, 70, 74)
         for tick in ticks(self.top):
             y = self._y(tick)
             self.pen.line((self.left, y, self.right, y), fill=(205, 205, 210))
-            line = self.printer.fitted(str(tick), self.left * 0.7, self.canvas.height * 0.055, self.font)
+            line = self.printer.fitted(str(tick), self.left * 0.7, _TICK * self.scale, self.font)
             self.marks += self.printer.draw(self.canvas, line, self.left * 0.85 - line.width, y - line.height / 2, ink)
 
     def scene(self) -> Scene:
@@ -113,13 +127,13 @@ class _Drawing:
             box = (x - filled / 2, self._y(bar.value), x + filled / 2, self.low)
             self.pen.rectangle(box, fill=COLOURS[bar.colour])
             bars.append(replace(bar, first_mark=len(self.marks)))
-            under = self.printer.fitted(bar.label, slot * 0.9, height * 0.075, self.font)
+            under = self.printer.fitted(bar.label, slot * 0.9, _TEXT * self.scale, self.font)
             self.marks += self.printer.draw(
                 self.canvas, under, x - under.width / 2, self.low + height * 0.03, (40, 40, 44)
             )
             if self.printed:
                 text = str(bar.value)
-                over = self.printer.fitted(text, slot * 0.8, height * 0.075, self.font)
+                over = self.printer.fitted(text, slot * 0.8, _TEXT * self.scale, self.font)
                 above = box[1] - over.height - height * 0.015
                 self.marks += self.printer.draw(self.canvas, over, x - over.width / 2, above, (30, 30, 34))
             things.append(Thing("bar", bar.colour, (min(2, int(3 * x / width)), 2), box))

@@ -23,7 +23,7 @@ from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_
 from hearth.multimodal.views import TOKENS_A_SIDE, n_tokens, tile_frame, whole_frame
 from training.asking import BACKGROUND, Part, WordTokens, ask
 from training.backgrounds import BACKGROUND_NAMES
-from training.charts import chart_of, ticks
+from training.charts import SMALLER, TITLED_SHARE, chart_of, ticks
 from training.language import LanguageModel
 from training.pictures import TEXTURED_SHARE, Painter, Placed, row_by_row
 from training.scene_pool import FreshScenes, Scenes, encode_scenes, print_tokens
@@ -170,7 +170,7 @@ class Imaginer(Painter):
         bars, top, printed = chart_of(rng)
         left, right = (SCENE_PX * share for share in (0.08 if printed else 0.17, 0.93))
         low, high = 0.85 * SCENE_PX, 0.14 * SCENE_PX
-        slot, size = (right - left) / len(bars), 0.1 * SCENE_PX
+        slot, size = (right - left) / len(bars), 0.1 * SCENE_PX * rng.uniform(SMALLER, 1.0)
         filled = slot * rng.uniform(0.5, 0.8)
         marks: list[Mark] = []
         things: list[Thing] = []
@@ -180,6 +180,9 @@ class Imaginer(Painter):
             fitted = min(size, width / ADVANCE / len(text))
             marks.extend(self._written(text, (x - ADVANCE * fitted * len(text) / 2, y), fitted))
 
+        if rng.random() < TITLED_SHARE:
+            write(self._printer().word(), SCENE_PX / 2, 0.07 * SCENE_PX, 0.7 * SCENE_PX)
+            high += 0.1 * SCENE_PX
         for tick in () if printed else ticks(top):
             write(str(tick), left / 2, low - (low - high) * tick / top, 0.7 * left)
         for at, bar in enumerate(bars):

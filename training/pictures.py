@@ -324,7 +324,7 @@ class Painter:
         return self._finished(self._turned(Scene(canvas, (), None, "sheet", tuple(marks))))
 
     def chart(self) -> Scene:
-        return self._finished(draw_chart(self._printer(), self.rng, self.side_px, self.side_px))
+        return self._finished(draw_chart(self._printer(), self.rng, *self.size()))
 
     def _printer(self) -> Printer:
         if self.printer is None:

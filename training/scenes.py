@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from hearth.multimodal.print_charts import READ_OFF_ADVANCE_PX
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the picture
 
 
@@ -86,9 +88,6 @@ class Scene:
     marks: tuple[Mark, ...] = ()
     text: str = ""
     bars: tuple[Bar, ...] = ()
-
-
-READ_OFF_ADVANCE_PX = 6.0  # from one digit to the next
 
 
 def bar_ends(scene: Scene) -> tuple[Mark, ...]:

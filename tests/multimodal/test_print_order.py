@@ -163,6 +163,13 @@ def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
     assert many.shape == (PRINT_TOKENS, n_embd)
 
 
+def test_vectors_of_a_reader_that_tells_other_things_are_refused() -> None:
+    fewer = np.zeros((1 + len(SAID), 6))
+    weights = {"characters": fewer, "before": fewer, "places": np.zeros((ANCHORS**2, 6)), "begins": np.zeros(6)}
+    with pytest.raises(ValueError, match=f"vectors of {1 + len(SAID)} characters and bars"):
+        PrintTokens(weights)
+
+
 def doubtful(logits: Array, row: int, column: int, share: float, other: str) -> None:
     """Makes ``share`` (0..1) of the character in a cell ``other``'s."""
     logits[0, 1 + SAID.index(other), row, column] = SURE + np.log(share / (1 - share))

@@ -388,14 +388,14 @@ def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_traini
 
 def test_every_question_about_hearth_has_a_form_that_is_kept() -> None:
     rng = random.Random(3)
-    held_out = {re.sub(r"[^\w ]", "", form).casefold() for forms in FORMS.values() for form in forms.held_out}
-    assert len(held_out) == sum(len(forms.held_out) for forms in FORMS.values()) > 200
+    held_out = [form for forms in FORMS.values() for form in forms.held_out]
+    assert len(set(map(str.casefold, held_out))) == len(held_out) > 200
     for forms in (*FORMS.values(), *question_forms("small_talk").values()):
         assert len(set(forms.questions)) == len(forms.questions) >= 25
         assert all(map(forms.may_be_trained, forms.questions))
     asked = {about_hearth(rng).messages[0].text for _ in range(3000)}
     assert len(asked) > 1500
-    assert not {question for question in asked if re.sub(r"[^\w ]", "", question).casefold() in held_out}
+    assert all(forms.may_be_trained(question) for question in asked for forms in FORMS.values())
 
 
 def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_number() -> None:
