@@ -22,7 +22,8 @@ from hearth.multimodal import views
 from hearth.multimodal.connector import CAbstractor, ViewAbstractor
 from hearth.multimodal.letters import LetterReader, PrintVectors
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens
+from hearth.multimodal.print_reading import read_print
 
 END_TOKEN = "<|end|>"
 
@@ -124,11 +125,17 @@ class PocketVision:
         seen = views.views(image, self._side_px)
         tokens = [self._tokens(*(torch.from_numpy(part)[None] for part in (view.pixels, view.places))) for view in seen]
         if self._network.letters and self._network.print:
-            logits = self._network.letters(torch.from_numpy(seen[1].pixels)[None])[0].numpy()
             weights = {name: weight.numpy() for name, weight in self._network.print.state_dict().items()}
             frame = views.tile_frame(*image.size, self._side_px)
-            tokens.append(PrintTokens(weights).tokens(printed(logits), frame))
+            characters = read_print(image, frame, self._letters(seen[1].pixels), self._letters)
+            tokens.append(PrintTokens(weights).tokens(characters, frame))
         return np.concatenate(tokens)
+
+    @torch.inference_mode()
+    def _letters(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._network.letters is not None
+        said: NDArray[np.float32] = self._network.letters(torch.from_numpy(pixels)[None])[0].numpy()
+        return said
 
     def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
         tokens: NDArray[np.float32] = self._network.visual_tokens(self._network.feature_maps(pixels), places)[0].numpy()

@@ -20,7 +20,8 @@ from PIL import Image
 from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens
+from hearth.multimodal.print_reading import read_print
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -32,6 +33,7 @@ _ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that
 _FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
 _TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
 _PRINT = "network.print."  # weights of an encoder that reads print
+_NO_PLACES = np.zeros((1, views.TOKENS_A_SIDE**2, views.N_PLACES), np.float32)  # of tokens that are not asked for
 
 
 class PictureEncoder:
@@ -114,7 +116,18 @@ class PictureEncoder:
             return np.concatenate((of_whole, self._tiles.run(["tokens"], _fed(tiles))[0][0]))
         of_tiles, letters = self._tiles.run(["tokens", "letters"], _fed(tiles))
         frame = views.tile_frame(*image.size, self._side_px)
-        return np.concatenate((of_whole, of_tiles[0], self._print_tokens.tokens(printed(letters[0]), frame)))
+        characters = read_print(image, frame, letters[0], self._letters)
+        return np.concatenate((of_whole, of_tiles[0], self._print_tokens.tokens(characters, frame)))
+
+    def _letters(self, pixels: Array) -> Array:
+        """What is printed on normalised pixels of any size; no tokens are made of them."""
+        import onnxruntime
+
+        assert self._tiles is not None
+        only_letters = onnxruntime.RunOptions()
+        only_letters.only_execute_path_to_fetches = True
+        said: Array = self._tiles.run(["letters"], {"pixels": pixels[None], "places": _NO_PLACES}, only_letters)[0][0]
+        return said
 
     def embed_picture(self, image: Image.Image) -> Array:
         """Search vector, float32, shape (dimension,), unit norm."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 # change it whenever pixels, views or how print is put in order change: it is part of every embedding's identity
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 _FILL = (128, 128, 128)
 
 

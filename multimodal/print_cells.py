@@ -48,6 +48,11 @@ class Printed:
     size: float = 12.0
     chances: Array | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def sure(self) -> float:
+        """How likely it is what it is taken for."""
+        return 1.0 if self.chances is None else float(self.chances.max())
+
 
 @dataclass(eq=False)
 class _Hint:

@@ -18,7 +18,8 @@ import numpy as np
 from hearth.multimodal.print_cells import CELL_PX, Printed
 from hearth.multimodal.print_words import Word, in_lines, middle, words_of
 
-_BESIDE_PX = 6.0  # two bars have their middles at least apart
+_BESIDE_PX = 10.0  # two bars have their middles at least apart
+_LABEL_PX = 6.0  # the middle of a label is at most from that of the value over its bar
 _UNDER_PX = 9.0  # the middle of a bar is at most from that of the value over it
 _ERROR_PX = 3.0  # by which ends of bars are wrong at most
 _TICK_ERROR_PX = CELL_PX  # and places of ticks; but they are many, and all on a line
@@ -70,10 +71,7 @@ def words_by_bars(characters: Sequence[Printed], bars: Sequence[Printed]) -> lis
 
 def _columns(characters: Sequence[Printed], bars: Sequence[Printed]) -> list[_Column]:
     """The bars from the left with what belongs to them."""
-    seen: list[_Column] = []
-    for bar in sorted(bars, key=lambda bar: bar.x):
-        if not seen or bar.x - seen[-1].x > _BESIDE_PX:
-            seen.append(_Column(bar.x, bar.y, bar))
+    seen = [_Column(bar.x, bar.y, bar) for bar in _once(bars)]
     if len(seen) < 2:
         return []
     columns = sorted([*seen, *_unseen(characters, seen)], key=lambda column: column.x)
@@ -90,6 +88,18 @@ def _columns(characters: Sequence[Printed], bars: Sequence[Printed]) -> list[_Co
     return columns
 
 
+def _once(bars: Sequence[Printed]) -> list[Printed]:
+    """From the left; of those told at two places the surer one, between them."""
+    once: list[Printed] = []
+    for bar in sorted(bars, key=lambda bar: bar.x):
+        if not once or bar.x - once[-1].x > _BESIDE_PX:
+            once.append(bar)
+            continue
+        surer = max((once[-1], bar), key=lambda one: one.sure)
+        once[-1] = replace(surer, x=(once[-1].x + bar.x) / 2)
+    return once
+
+
 def _unseen(characters: Sequence[Printed], seen: list[_Column]) -> Iterator[_Column]:
     """Bars that are not seen, but the values over them and what is under them; one number over another stands at an
     axis.
@@ -101,7 +111,7 @@ def _unseen(characters: Sequence[Printed], seen: list[_Column]) -> Iterator[_Col
     for word in numbers:
         x, y = middle(word)
         others = [column.x for column in seen] + [middle(other)[0] for other in numbers if other is not word]
-        has_label = any(abs(middle(label)[0] - x) < _BESIDE_PX for label in _joined(labels))
+        has_label = any(abs(middle(label)[0] - x) < _LABEL_PX for label in _joined(labels))
         if has_label and all(abs(other - x) > _UNDER_PX for other in others):
             yield _Column(x, y + word[0].size, None)
 

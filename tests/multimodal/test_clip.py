@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hearth.assets import pocket_dir
@@ -221,6 +221,14 @@ def test_the_shipped_graphs_compute_what_open_clip_does() -> None:
         np.testing.assert_allclose(encoder.encode(image), reference.encode(image), atol=2e-3, rtol=1e-3)
         np.testing.assert_allclose(encoder.embed_picture(image), reference.embed_picture(image), atol=1e-3)
     np.testing.assert_allclose(encoder.embed_text("a red circle"), reference.embed_text("a red circle"), atol=1e-3)
+
+
+def test_the_shipped_graphs_read_small_print_as_the_network_does() -> None:
+    shipped = pocket_dir()
+    reference, encoder = PocketVision.load(shipped), PictureEncoder.load(shipped)
+    image = Image.new("RGB", (640, 480), "white")
+    ImageDraw.Draw(image).text((200, 220), "Opening hours", fill="black", font=ImageFont.load_default(24))
+    np.testing.assert_allclose(encoder.encode(image), reference.encode(image), atol=2e-3, rtol=1e-3)
 
 
 def test_a_damaged_or_missing_file_of_the_encoder_is_named(tmp_path: Path) -> None:
