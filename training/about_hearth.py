@@ -14,7 +14,7 @@ from training.question_forms import question_forms
 from training.world import as_spoken, varied
 
 LEFT_OUT = 0.1  # of the words of some questions
-WHOLE_SHARE = 0.6  # of the questions are asked as they were written, the others put together
+WHOLE_SHARE = 0.75  # of the questions are asked as they were written, the others put together
 _FOR_TASKS = (
     "How do I {}?",
     "How can I {}?",

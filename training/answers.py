@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from training.captions import describe, numbered, product_with_article, with_colour
 from training.exchanges import Exchange, capital, listed, spelled
-from training.questions import ALL_QUESTIONS
+from training.questions import QUESTIONS
 from training.scenes import Scene, Thing
 from training.vocabulary import MASS, PLURAL_ONLY, plural, with_article
 from training.world import COLOURS, NAMES_DRAWN, NUMBERS, PLACES, SHAPES, fill, size_word
@@ -72,8 +72,7 @@ class Examiner:
 
     def template(self, skill: str, *, naming: bool | None = None) -> str:
         """A question template; ``naming`` True wants the thing named in it, False wants it not named."""
-        phrasings = ALL_QUESTIONS[skill]
-        pool = phrasings.held_out if self.held_out else phrasings.trained
+        pool = QUESTIONS[skill].held_out if self.held_out else QUESTIONS[skill].typed
         if naming is not None:
             named = [t for t in pool if ("{x}" in t or "{xs}" in t) == naming]
             pool = tuple(named) or pool

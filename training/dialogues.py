@@ -17,8 +17,8 @@ from training.smalltalk import SYSTEM_PROMPTS, Talker
 from training.world import as_spoken, varied
 
 KINDS = {
-    "single": 0.12, "coloured": 0.06, "counted": 0.15, "pair": 0.14, "groups": 0.1, "crowd": 0.05, "photograph": 0.05,
-    "words": 0.09, "chart": 0.12, "related": 0.12,
+    "single": 0.09, "coloured": 0.06, "counted": 0.14, "pair": 0.13, "groups": 0.1, "crowd": 0.05, "photograph": 0.07,
+    "words": 0.09, "chart": 0.1, "related": 0.17,
 }  # fmt: skip
 IMAGINED_KINDS = {
     "pair": 0.17, "crowd": 0.16, "counted": 0.16, "groups": 0.14, "single": 0.04, "related": 0.04,

@@ -29,10 +29,10 @@ class Quoter:
         self.rng = writer.rng
         self._prose = prose
         words = {word.lower() for line in self._prose for word in _WORD.findall(line)}
-        patterns = [pattern for kind in FACT_KINDS for pattern in (*kind.statements[:-1], *kind.questions[:-1])]
+        patterns = [pattern for kind in FACT_KINDS for pattern in (*kind.statements, *kind.questions)]
         words |= {word.lower() for pattern in patterns for word in _WORD.findall(re.sub(r"\{\w+\}", "", pattern))}
         self._words: list[str] = sorted(words)
-        self._questions = [question for kind in FACT_KINDS for question in kind.questions[:-1]]
+        self._questions = [question for kind in FACT_KINDS for question in kind.questions]
 
     def chat(self, max_words: int = 110) -> Chat:
         """Sources of at most about ``max_words`` words, and some questions."""
@@ -75,7 +75,11 @@ class Quoter:
             text = rng.choice(self._prose)
         else:
             text = " ".join(self._word() for _ in range(rng.randint(3, 12)))
-        return text[:1].upper() + text[1:] + "."
+        sentence = text[:1].upper() + text[1:] + "."
+        ends_clearly = (
+            mark_sentences(sentence, 1) == f"{sentence[:-1]} [1]."
+        )  # "room 7." may as well be a number of a list
+        return sentence if ends_clearly else self._sentence()
 
     def _word(self) -> str:
         if self.rng.random() < 0.25:

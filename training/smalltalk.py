@@ -13,10 +13,11 @@ from training.about_hearth import about_hearth
 from training.chats import Chat, Message
 from training.invented import Inventor
 from training.question_forms import question_forms
+from training.questions import EVERYDAY_SKILLS, QUESTIONS
 from training.sums import sum_chat
 from training.texts import Writer
 from training.told import Teller
-from training.world import COLOURS, NAMES, PICTURE_QUESTIONS, SHAPES, fill
+from training.world import COLOURS, NAMES, SHAPES, fill
 
 HELLO = "Hello! Show me a picture, add a document, or ask me something."
 WHAT_I_AM = (
@@ -343,9 +344,9 @@ class Talker:
     def no_picture(self) -> Chat:
         """A question about a picture where there is none."""
         rng = self.rng
-        skill = rng.choice([s for s in PICTURE_QUESTIONS if s not in ("which_picture", "both")])
-        phrasings = PICTURE_QUESTIONS[skill]
-        template = rng.choice(phrasings.held_out if self.held_out else phrasings.trained)
+        skill = rng.choice([s for s in EVERYDAY_SKILLS if s not in ("which_picture", "both")])
+        forms = QUESTIONS[skill]
+        template = rng.choice(forms.held_out if self.held_out else forms.typed)
         name = rng.choice((*NAMES, *SHAPES))
         question = fill(
             template,

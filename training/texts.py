@@ -151,18 +151,18 @@ class Writer:
         return Fact(kind, fact.subject, self.invent(kind.value))
 
     def statement(self, fact: Fact) -> str:
-        pool = fact.kind.statements
-        template = pool[-1] if self.states_held_out and self.rng.random() < 0.5 else self.rng.choice(pool[:-1])
+        template = self.rng.choice(fact.kind.statements)
+        if self.states_held_out and self.rng.random() < 0.5:
+            template = fact.kind.held_out_statement
         return _capital(template.replace("{s}", fact.subject).replace("{v}", fact.value))
 
     def question(self, fact: Fact) -> str:
-        pool = fact.kind.questions
         if self.asks_held_out:
-            template = pool[-1]
+            template = fact.kind.held_out_question
         elif self.rng.random() < VAGUE_SHARE:
             template = self.rng.choice(_VAGUE_QUESTIONS)
         else:
-            template = self.rng.choice(pool[:-1])
+            template = self.rng.choice(fact.kind.questions)
             if self.rng.random() < REWORDED_SHARE:
                 template = self.reworded(template)
         return template.replace("{s}", fact.subject)

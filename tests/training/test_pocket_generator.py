@@ -32,7 +32,7 @@ from training.printing import MAX_CHARACTERS, Printer
 from training.products import held_out_run, said
 from training.prose import sentences
 from training.question_forms import question_forms
-from training.questions import ALL_QUESTIONS
+from training.questions import EVERYDAY_SKILLS, QUESTIONS
 from training.quotes import Quoter
 from training.related import related
 from training.scene_pool import FreshScenes
@@ -119,9 +119,11 @@ def test_verbs_agree_with_things_that_come_in_pairs() -> None:
 
 
 def test_no_sentence_is_both_trained_and_held_out() -> None:
-    for phrasings in ALL_QUESTIONS.values():
-        assert not set(phrasings.trained) & set(phrasings.held_out)
-        assert phrasings.held_out
+    assert set(EVERYDAY_SKILLS) < set(QUESTIONS)
+    for forms in QUESTIONS.values():
+        assert all(map(forms.may_be_trained, forms.typed))
+        assert len(set(forms.typed)) == len(forms.typed)
+        assert forms.held_out
 
 
 def test_spoken_sentences_have_no_open_blanks() -> None:
@@ -428,7 +430,12 @@ def test_every_fact_kind_has_sentences_to_train_on_and_one_to_keep() -> None:
     for kind in FACT_KINDS:
         assert len(kind.statements) >= 3
         assert len(kind.questions) >= 3
-        assert all("{v}" in statement for statement in kind.statements)
+        assert kind.held_out_statement not in kind.statements
+        assert kind.held_out_question not in kind.questions
+        for statement in (*kind.statements, kind.held_out_statement):
+            assert (statement.count("{s}"), statement.count("{v}"), statement[-1]) == (1, 1, ".")
+        for question in (*kind.questions, kind.held_out_question):
+            assert (question.count("{s}"), question.count("{v}")) == (1, 0)
 
 
 def test_a_question_beyond_the_model_is_answered_with_what_it_is_and_what_to_do() -> None:
