@@ -127,12 +127,11 @@ class PocketVision:
         if self._network.letters and self._network.print:
             weights = {name: weight.numpy() for name, weight in self._network.print.state_dict().items()}
             frame = views.tile_frame(*image.size, self._side_px)
-            characters = read_print(image, frame, self._letters(seen[1].pixels), self._letters)
-            tokens.append(PrintTokens(weights).tokens(characters, frame))
+            tokens.append(PrintTokens(weights).tokens(read_print(image, frame, self._said), frame))
         return np.concatenate(tokens)
 
     @torch.inference_mode()
-    def _letters(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _said(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self._network.letters is not None
         said: NDArray[np.float32] = self._network.letters(torch.from_numpy(pixels)[None])[0].numpy()
         return said

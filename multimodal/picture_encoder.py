@@ -32,8 +32,8 @@ END_TOKEN = "<|end|>"
 _ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that inference does not use
 _FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
 _TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
-_PRINT = "network.print."  # weights of an encoder that reads print
-_NO_PLACES = np.zeros((1, views.TOKENS_A_SIDE**2, views.N_PLACES), np.float32)  # of tokens that are not asked for
+_LETTERS_FILE = "letters.onnx"  # of one that reads print
+_PRINT = "network.print."  # weights of such a one
 
 
 class PictureEncoder:
@@ -48,6 +48,7 @@ class PictureEncoder:
         picture: InferenceSession,
         tiles: InferenceSession | None,
         caption: InferenceSession,
+        letters: InferenceSession | None,
         print_tokens: PrintTokens | None,
         tokenizer: Tokenizer,
         end_id: int,
@@ -58,6 +59,7 @@ class PictureEncoder:
         self._picture = picture
         self._tiles = tiles
         self._caption = caption
+        self._letters = letters
         self._print_tokens = print_tokens
         self._tokenizer = tokenizer
         self._end = end_id
@@ -87,11 +89,10 @@ class PictureEncoder:
             picture, caption = (_session(content[name], weights) for name in ("picture.onnx", "caption.onnx"))
             in_views = "n_places" in config["connector"]
             tiles = _session(_read(folder / _TILES_FILE, digest), weights) if in_views else None
-            if tiles and "letters" in config and "letters" not in {output.name for output in tiles.get_outputs()}:
-                raise ValueError(f"vision.json has a reader of print, {_TILES_FILE} has none")
+            letters = _session(_read(folder / _LETTERS_FILE, digest), weights) if "letters" in config else None
             print_weights = {n.removeprefix(_PRINT): _full(w) for n, w in weights.items() if n.startswith(_PRINT)}
             print_tokens = PrintTokens(print_weights) if "letters" in config else None
-            return cls(picture, tiles, caption, print_tokens, tokenizer, end, config, digest.hexdigest())
+            return cls(picture, tiles, caption, letters, print_tokens, tokenizer, end, config, digest.hexdigest())
         except ModelFileError:
             raise
         except Exception as error:  # each parser has exceptions of its own; the cause is kept
@@ -111,22 +112,15 @@ class PictureEncoder:
             tokens = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
             return tokens
         whole, tiles = views.views(image, self._side_px)
-        of_whole = self._picture.run(["tokens"], _fed(whole))[0][0]
-        if self._print_tokens is None:
-            return np.concatenate((of_whole, self._tiles.run(["tokens"], _fed(tiles))[0][0]))
-        of_tiles, letters = self._tiles.run(["tokens", "letters"], _fed(tiles))
-        frame = views.tile_frame(*image.size, self._side_px)
-        characters = read_print(image, frame, letters[0], self._letters)
-        return np.concatenate((of_whole, of_tiles[0], self._print_tokens.tokens(characters, frame)))
+        parts = [self._picture.run(["tokens"], _fed(whole))[0][0], self._tiles.run(["tokens"], _fed(tiles))[0][0]]
+        if self._print_tokens is not None:
+            frame = views.tile_frame(*image.size, self._side_px)
+            parts.append(self._print_tokens.tokens(read_print(image, frame, self._said), frame))
+        return np.concatenate(parts)
 
-    def _letters(self, pixels: Array) -> Array:
-        """What is printed on normalised pixels of any size; no tokens are made of them."""
-        import onnxruntime
-
-        assert self._tiles is not None
-        only_letters = onnxruntime.RunOptions()
-        only_letters.only_execute_path_to_fetches = True
-        said: Array = self._tiles.run(["letters"], {"pixels": pixels[None], "places": _NO_PLACES}, only_letters)[0][0]
+    def _said(self, pixels: Array) -> Array:
+        assert self._letters is not None
+        said: Array = self._letters.run(["letters"], {"pixels": pixels[None]})[0][0]
         return said
 
     def embed_picture(self, image: Image.Image) -> Array:

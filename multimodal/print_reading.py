@@ -18,14 +18,13 @@ MAX_CLOSER = 3  # times
 _ENLARGED = 1.2  # a picture is at most by looking closer: there is nothing more to be seen of it
 
 
-def read_print(image: Image.Image, frame: Frame, said: Array, reader: Callable[[Array], Array]) -> list[Printed]:
+def read_print(image: Image.Image, frame: Frame, reader: Callable[[Array], Array]) -> list[Printed]:
     """The characters in reading order, a space behind each word, in pixels of ``frame``'s canvas.
 
-    ``said`` is what the reader says of that canvas, (CELL_SLOTS, N_SAID, rows, columns); ``reader`` is asked for the
-    same of normalised pixels, (3, height, width), if the picture is to be looked at closer. Bars stay where they were
-    seen: they are large.
+    ``reader`` is asked once or twice what is printed on normalised pixels, (3, height, width), and says it as
+    (CELL_SLOTS, N_SAID, height / CELL_PX, width / CELL_PX). Bars stay where they were seen first: they are large.
     """
-    found = characters_of(said)
+    found = characters_of(reader(pixels_of(canvas_of(image, frame))))
     closer = times_closer(found, frame)
     if closer > 1:
         canvas = frame.canvas[0] * closer, frame.canvas[1] * closer

@@ -37,15 +37,27 @@ class _Picture(nn.Module):
 
 
 class _Tiles(nn.Module):
-    """(1, 3, height, width) pixels of a canvas of tiles and the tokens' places → visual tokens, and what is printed."""
+    """(1, 3, height, width) pixels of a canvas of tiles and the tokens' places → visual tokens."""
 
     def __init__(self, network: VisionNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: Tensor, places: Tensor) -> tuple[Tensor, ...]:
-        tokens = self.network.visual_tokens(self.network.feature_maps(pixels), places)
-        return (tokens, self.network.letters(pixels)) if self.network.letters else (tokens,)
+    def forward(self, pixels: Tensor, places: Tensor) -> Tensor:
+        return self.network.visual_tokens(self.network.feature_maps(pixels), places)
+
+
+class _Letters(nn.Module):
+    """(1, 3, height, width) pixels of a canvas → what is printed on its cells."""
+
+    def __init__(self, network: VisionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        assert self.network.letters is not None
+        said: Tensor = self.network.letters(pixels)
+        return said
 
 
 class _Caption(nn.Module):
@@ -79,10 +91,10 @@ def export_graphs(folder: Path) -> None:
         # 2 × 3 tiles: different in both directions, so that neither is taken for fixed
         tiles = {"pixels": torch.zeros(1, 3, 2 * side, 3 * side), "places": places.repeat(1, 6, 1)}
         free = torch.export.Dim.AUTO
-        sides: Shapes = {"pixels": {2: free, 3: free}, "places": {1: free}}
-        graphs.append(
-            (_Tiles(network), tiles, ["tokens", "letters"][: 2 if network.letters else 1], "tiles.onnx", sides)
-        )
+        sides = {"pixels": {2: free, 3: free}}
+        graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", {**sides, "places": {1: free}}))
+        if network.letters:
+            graphs.append((_Letters(network), {"pixels": tiles["pixels"]}, ["letters"], "letters.onnx", sides))
     else:
         graphs.append((_Picture(network), {"pixels": pixels}, ["tokens", "vector"], "picture.onnx", None))
     for module, examples, outputs, file_name, shapes in graphs:
