@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.speech_batches import BatchOptions, seed_of, stream
-from training.speech_model import SpeechModel, SpeechShape, export, used_tokens
+from training.speech_model import SpeechModel, SpeechShape, export, start_from, trained_tokens, used_tokens
 
 FULL_WINDOWS_FROM = 0.5  # share of the budget after which some batches are windows of 30 s
 FULL_WINDOW_SHARE = 0.06
@@ -44,11 +44,11 @@ class SpeechTraining:
     budget_hours: float = 1.0
     seed: int = 0
     threads: int = 1
-    n_shards: int = 36
     batch_s: float = 40.0
     peak_lr: float = 1.5e-3
     warmup_steps: int = 200
     shape: SpeechShape = field(default_factory=SpeechShape)
+    start: Path | None = None  # an exported model to go on from: it needs no easy recordings any more
 
 
 def _optimizers(model: SpeechModel) -> list[torch.optim.Optimizer]:
@@ -76,6 +76,8 @@ class SpeechTrainer:
         self.step = 0
         self.spent_s = 0.0
         self._stop = False
+        if options.start is not None:
+            start_from(self.model, options.start)
         self._resume()
 
     @property
@@ -85,7 +87,8 @@ class SpeechTrainer:
     def _token_ids(self) -> tuple[int, ...]:
         path = self.options.folder / "tokens.json"
         if not path.exists():
-            path.write_text(json.dumps(used_tokens(self.options.seed)))
+            start = self.options.start
+            path.write_text(json.dumps(trained_tokens(start) if start else used_tokens(self.options.seed)))
         return tuple(json.loads(path.read_text()))
 
     def _resume(self) -> None:
@@ -166,7 +169,7 @@ class SpeechTrainer:
 
     def train(self) -> None:
         """Trains until the budget is used or ``stop`` is called, then saves and exports."""
-        easy = self.progress < EASY_UNTIL
+        easy = self.progress < EASY_UNTIL and self.options.start is None
         short, full = self._stream(easy=easy), self._stream(full=True)
         choose = random.Random(seed_of(self.options.seed, self.step))
         sums: dict[str, float] = {}
@@ -216,11 +219,17 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=36, help="of 2,000 utterances each")
     parser.add_argument("--folder", type=Path, default=Path("training/runs/speech"))
     parser.add_argument("--output", type=Path, default=Path("assets/pocket/speech.pt"))
+    parser.add_argument("--start", type=Path, help="a finished speech.pt to go on from")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     synthesise(arguments.folder, arguments.shards, arguments.seed)
     options = SpeechTraining(
-        arguments.folder, arguments.output, arguments.budget_hours, arguments.seed, arguments.threads, arguments.shards
+        arguments.folder,
+        arguments.output,
+        arguments.budget_hours,
+        arguments.seed,
+        arguments.threads,
+        start=arguments.start,
     )
     trainer = SpeechTrainer(options)
     signal.signal(signal.SIGTERM, lambda *_: trainer.stop())

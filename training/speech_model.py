@@ -127,6 +127,25 @@ class SpeechModel(nn.Module):
         return self.decode(tokens, features, candidates), self.ctc(features)
 
 
+def trained_tokens(path: Path) -> tuple[int, ...]:
+    """Ids of the tokens that an exported checkpoint was trained to say."""
+    embedding = torch.load(path, weights_only=True)["model_state_dict"]["decoder.token_embedding.weight"]
+    return tuple(torch.nonzero(embedding[:, UNUSED_CHANNEL] != UNUSED_WEIGHT).flatten().tolist())
+
+
+def start_from(model: SpeechModel, path: Path) -> None:
+    """Gives ``model`` the weights of an exported checkpoint of as many ``trained_tokens``; only what hears letters for
+    CTC is not in it and begins anew. ValueError if they have other shapes.
+    """
+    state = dict(torch.load(path, weights_only=True)["model_state_dict"])
+    embedding = state["decoder.token_embedding.weight"].float()
+    state["decoder.token_embedding.weight"] = embedding[list(trained_tokens(path))]
+    try:
+        model.whisper.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path} is a speech model of other shapes ({str(error).splitlines()[-1].strip()})") from error
+
+
 def export(model: SpeechModel, shape: SpeechShape, token_ids: tuple[int, ...], path: Path) -> None:
     """Writes a checkpoint with the full English vocabulary in fp16 that ``whisper.load_model`` reads."""
     state: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from hearth.multimodal.print_cells import BARS, Printed
@@ -98,6 +99,14 @@ def test_a_bar_that_is_not_seen_has_its_label_and_value_all_the_same() -> None:
     found += word("tea", 50, 172) + word("milk", 100, 172) + word("rice", 150, 172)
     found += word("18", 50, 24) + word("8", 100, 96) + word("10", 150, 80)
     assert told(found) == "[red]tea 18 milk 8 [grey]rice 10 "
+
+
+def test_a_bar_told_at_two_places_is_one_of_the_surer_colour() -> None:
+    doubtful = Printed("pink", 46, 34.0, begins=True, chances=np.array([0.4, 0.3], np.float32))
+    sure = Printed("orange", 54, 34.0, begins=True, chances=np.array([0.9, 0.1], np.float32))
+    found = [doubtful, sure, bar("grey", 150, 0.5), *word("tea", 50, 172), *word("rice", 150, 172)]
+    found += word("18", 50, 24) + word("10", 150, 80)
+    assert told(found) == "[orange]tea 18 [grey]rice 10 "
 
 
 def test_without_an_axis_only_what_is_printed_is_told() -> None:

@@ -196,6 +196,23 @@ def test_training_goes_on_from_its_checkpoint(shards: Path, tmp_path: Path) -> N
         SpeechTrainer(other)
 
 
+def test_training_goes_on_from_a_finished_file(tmp_path: Path) -> None:
+    ids = token_ids()
+    torch.manual_seed(3)
+    finished = SpeechModel(SMALL, len(ids))
+    export(finished, SMALL, ids, tmp_path / "finished.pt")
+    options = SpeechTraining(tmp_path, tmp_path / "speech.pt", shape=SMALL, start=tmp_path / "finished.pt")
+    trainer = SpeechTrainer(options)
+    assert trainer.token_ids == ids
+    for name, value in trainer.model.whisper.state_dict().items():
+        torch.testing.assert_close(value, finished.whisper.state_dict()[name], rtol=2e-3, atol=2e-3)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = SpeechTraining(folder, tmp_path / "speech.pt", start=tmp_path / "finished.pt")
+    with pytest.raises(ValueError, match="a speech model of other shapes"):
+        SpeechTrainer(other)
+
+
 def test_espeak_ng_speaks_and_shards_are_read_back(tmp_path: Path) -> None:
     from training.speech_voices import Speaker
 
