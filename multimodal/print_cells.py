@@ -23,7 +23,8 @@ CELL_SLOTS = 2  # characters that a cell may hold, from left to right
 N_SAID = 4 + len(SAID)  # of each: nothing or which, whether a word begins with it, its size, where in it a bar ends
 _THIN = "fIijlrt1.,:;-'/()!"
 _HINT, _SEEN = 0.02, 0.22  # how many characters a place must hold on average to be looked at, and to hold one
-_BAR_SEEN = 0.06  # the same for a bar: of these there are few, and a chart must have their labels too
+_EDGE_SEEN = 0.3  # the same for a cell of a bar's upper edge
+_EDGE_PX = 5.0  # of which the next lies higher or lower by at most
 _SIZES_PX = 4.0, 200.0  # of fonts
 _DOUBLE_SURE = 0.75  # how many characters the less sure one of two alike must hold
 _ONE = 1.3  # neighbours that hold less together hold one character
@@ -85,19 +86,60 @@ def characters_of(said: Array) -> list[Printed]:
     chances = chances[:, 1:] / chances.sum(1, keepdims=True)
     # bars end near what is printed over them, and are no part of it
     is_bar = np.arange(len(SAID))[:, None, None] >= len(CHARACTERS)
-    characters = _hints(said, np.where(is_bar, 0, chances), np.full_like(said[:, -1], 0.5))
-    bars = _hints(said, np.where(is_bar, chances, 0), said[:, -1].clip(0.0, 1.0))
-    return [
+    hints = _hints(said, np.where(is_bar, 0, chances))
+    characters = [
         Printed(hint.character, hint.x, hint.y, hint.begins > 0.5, hint.size, hint.chances)
-        for hints, seen in ((characters, _SEEN), (bars, _BAR_SEEN))
-        for hint in _apart([hint for hint in _joined(hints) if hint.sure > seen])
+        for hint in _apart([hint for hint in _joined(hints) if hint.sure > _SEEN])
     ]
+    return characters + _bars(said, np.where(is_bar, chances, 0))
 
 
-def _hints(said: Array, chances: Array, down: Array) -> list[_Hint]:
-    """Where there may be something, by its ``chances`` (CELL_SLOTS, len(SAID), rows, columns), so far ``down`` its cell
-    (0 to 1; CELL_SLOTS, rows, columns).
+def _bars(said: Array, chances: Array) -> list[Printed]:
+    """By their upper edges, each of which lies on a row of cells; the first of them begins it. ``chances`` are
+    (CELL_SLOTS, len(SAID), rows, columns).
     """
+    sure = chances.sum(1)
+    cells = sure.sum(0)
+    begins = 1 / (1 + np.exp(-said[:, -3]))
+    edges: list[list[_Edge]] = []
+    for row, column in sorted(np.argwhere(cells > _EDGE_SEEN).tolist(), key=lambda at: at[1]):
+        weights = sure[:, row, column] / cells[row, column]
+        down, begun = (float(weights @ part[:, row, column]) for part in (said[:, -1].clip(0.0, 1.0), begins))
+        cell = _Edge(chances[:, :, row, column].sum(0), column, (row + down) * CELL_PX)
+        near = [edge for edge in edges if cell.continues(edge[-1])]
+        if near and (begun <= 0.5 or near[-1][-1].column == column):
+            near[-1].append(cell)
+        else:
+            edges.append([cell])
+    return [_bar(edge) for edge in edges]
+
+
+@dataclass(frozen=True, eq=False)
+class _Edge:
+    """A cell with a part of a bar's upper edge, which lies at the height ``y``: how likely each of ``SAID`` is."""
+
+    chances: Array
+    column: int
+    y: float
+
+    @property
+    def sure(self) -> float:
+        return float(self.chances.sum())
+
+    def continues(self, other: _Edge) -> bool:
+        """It goes on from ``other``, or with one cell between that was not seen."""
+        return self.column - other.column <= 2 and abs(self.y - other.y) <= _EDGE_PX
+
+
+def _bar(edge: list[_Edge]) -> Printed:
+    weights = np.array([cell.sure for cell in edge])
+    x, y = weights @ np.array([((cell.column + 0.5) * CELL_PX, cell.y) for cell in edge]) / weights.sum()
+    chances = np.sum([cell.chances for cell in edge], axis=0) / len(edge)
+    return Printed(SAID[int(chances.argmax())], float(x), float(y), begins=True, chances=chances)
+
+
+def _hints(said: Array, chances: Array) -> list[_Hint]:
+    """Where there may be a character, by ``chances`` (CELL_SLOTS, len(SAID), rows, columns)."""
     begins = 1 / (1 + np.exp(-said[:, -3]))
     sizes = np.exp(said[:, -2].clip(*np.log(_SIZES_PX)))
     slots = len(said)
@@ -105,7 +147,7 @@ def _hints(said: Array, chances: Array, down: Array) -> list[_Hint]:
         _Hint(
             chances[slot, :, row, column],
             (column + (slot + 1) / (slots + 1)) * CELL_PX,
-            (row + float(down[slot, row, column])) * CELL_PX,
+            (row + 0.5) * CELL_PX,
             float(begins[slot, row, column]),
             float(sizes[slot, row, column]),
         )

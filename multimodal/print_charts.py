@@ -24,6 +24,7 @@ _UNDER_PX = 9.0  # the middle of a bar is at most from that of the value over it
 _ERROR_PX = 3.0  # by which ends of bars are wrong at most
 _TICK_ERROR_PX = CELL_PX  # and places of ticks; but they are many, and all on a line
 READ_OFF_PX, READ_OFF_ADVANCE_PX = 12.0, 6.0  # as large as if it were printed, and from one digit to the next
+_TICKS = 3  # at least, to be left out of what lies under a bar
 # in sizes of the font:
 _OVER = 2.5  # from the end of a bar to what is printed over it at most
 _JOINED = 0.75  # between characters of one word, whatever the reader says of its beginning
@@ -79,13 +80,25 @@ def _columns(characters: Sequence[Printed], bars: Sequence[Printed]) -> list[_Co
     at = np.array([column.x for column in columns])
     outer = float(np.median(np.diff(at))) / 2
     edges = [at[0] - outer, *(at[1:] + at[:-1]) / 2, at[-1] + outer]
+    ticks = _ticks(characters, columns)
     for column, (left, right) in zip(columns, itertools.pairwise(edges), strict=True):
-        inside = [one for one in characters if left <= one.x < right]
+        inside = [one for one in characters if left <= one.x < right and (one.x, one.y) not in ticks]
         under = in_lines(words_of(one for one in inside if one.y > foot))
         over = in_lines(words_of(one for one in inside if one.y < column.y))
         column.label = _joined(under[0]) if under else []
         column.value = _joined(over[-1]) if over and _is_value(over[-1], column.y) else []
     return columns
+
+
+def _ticks(characters: Sequence[Printed], columns: list[_Column]) -> set[tuple[float, float]]:
+    """Where the characters of an axis beside the bars stand; lower ones lie where labels may, too."""
+    left, right = columns[0].x - _UNDER_PX, columns[-1].x + _UNDER_PX
+    beside = [word for word in words_of(characters) if word[-1].x < left or word[0].x > right]
+    numbers = [(word, number) for word in beside if (number := _number(word)) is not None]
+    axis = _axis([(middle(word)[1], number) for word, number in numbers])
+    if axis is None or len(axis[2]) < _TICKS:
+        return set()
+    return {(one.x, one.y) for at in axis[2] for one in numbers[at][0]}
 
 
 def _once(bars: Sequence[Printed]) -> list[Printed]:

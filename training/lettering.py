@@ -34,7 +34,7 @@ from training.printing import Printer
 CROPS_PER_STEP, LARGE_CROPS_PER_STEP, SCENES_PER_STEP = 192, 48, 24  # in turn
 LARGE_POOL = 800
 BEGINS_WEIGHT, SIZES_WEIGHT, ENDS_WEIGHT = 0.3, 0.5, 2.0
-BAR_WEIGHT = 4.0  # of a bar beside a character: there are few
+BAR_WEIGHT = 1.5  # of a cell of a bar's edge beside a character: there are fewer
 PLACE_SHARE = 0.5  # of a character's length: where it stands
 
 

@@ -13,7 +13,7 @@ from hearth.multimodal.print_cells import SAID
 from hearth.multimodal.views import Frame, canvas_of
 from training.letters import N_MARK, UNKNOWN, Floats, PrintedCells, by_cell
 from training.pictures import Painter
-from training.scenes import Scene, bar_ends
+from training.scenes import Scene, bar_edges
 from training.view_batches import SIDE_PX
 
 CANVAS_PX = 2 * SIDE_PX
@@ -58,7 +58,8 @@ class PrintScenes:
 def _placed(scene: Scene, frame: Frame) -> NDArray[np.float32]:
     """(MAX_MARKS, N_MARK): as sheets have them, far away where there are no more."""
     marks: Floats = np.full((MAX_MARKS, N_MARK), -1e4, np.float32)
-    for at, mark in enumerate((*scene.marks, *bar_ends(scene))[:MAX_MARKS]):
+    edges = bar_edges(scene, frame.scale, frame.corner[0])
+    for at, mark in enumerate((*scene.marks, *edges)[:MAX_MARKS]):
         index = SAID.index(mark.character) + 1 if mark.character in SAID else UNKNOWN
         marks[at] = (*frame.on_canvas(mark.x, mark.y), index, 0, mark.begins, mark.size * frame.scale)
     return marks

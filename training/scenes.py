@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from hearth.multimodal.print_cells import CELL_PX
 from hearth.multimodal.print_charts import READ_OFF_ADVANCE_PX
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the picture
@@ -94,6 +95,21 @@ def bar_ends(scene: Scene) -> tuple[Mark, ...]:
     """Where the bars of a chart end, in their order."""
     bars = scene.things if scene.bars else ()
     return tuple(Mark(bar.colour or "", bar.centre[0], bar.box[1], begins=True) for bar in bars)
+
+
+def bar_edges(scene: Scene, scale: float, offset: float) -> tuple[Mark, ...]:
+    """The upper edges of bars cut into cells of ``CELL_PX`` on a canvas, on which the picture is ``scale`` times as
+    large and ``offset`` pixels from the left: a mark for each that is covered by half at least, the first beginning it.
+    """
+    found = []
+    for bar in scene.things if scene.bars else ():
+        left, right = ((at * scale + offset) / CELL_PX for at in (bar.box[0], bar.box[2]))
+        cells = range(round(left), round(right)) or range(int((left + right) / 2), int((left + right) / 2) + 1)
+        found += [
+            Mark(bar.colour or "", ((cell + 0.5) * CELL_PX - offset) / scale, bar.box[1], cell == cells[0])
+            for cell in cells
+        ]
+    return tuple(found)
 
 
 def read_marks(scene: Scene) -> tuple[Mark, ...]:

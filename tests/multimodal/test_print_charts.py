@@ -83,6 +83,12 @@ def test_values_are_read_off_the_axis(ticks: dict[float, str], shares: tuple[flo
         assert told(found + axis(ticks, x)) == f"[green]A {first} [pink]B {second} "
 
 
+def test_a_tick_below_the_lowest_end_is_no_label() -> None:
+    found = [bar("red", 40, 0.5), bar("blue", 90, 0.25), *word("Anna", 40, 172), *word("Ben", 90, 172)]
+    found += axis({0: "0", 0.25: "5", 0.5: "10", 0.75: "15", 1: "20"}, x=20.0)
+    assert told(found) == "[red]Anna 10 [blue]Ben 5 "
+
+
 def test_bars_end_some_pixels_from_where_they_are_read() -> None:
     ticks = {0: "0", 0.2: "10", 0.4: "20", 0.6: "30", 0.8: "40", 1: "50"}
     ends = [(0.2, 1.5), (0.7, -2.0), (0.9, 0.5)]

@@ -204,6 +204,20 @@ def test_a_bar_ends_within_its_cell(offset_px: float) -> None:
     assert [found[0].y, found[3].y] == pytest.approx([2 * CELL_PX + offset_px, 5 * CELL_PX + offset_px], abs=0.01)
 
 
+def test_the_upper_edge_of_a_bar_is_one_bar_and_another_begins_beside_it() -> None:
+    logits = blank()
+    for first, colour in ((3, "red"), (7, "red"), (12, "grey")):
+        for cell in range(first, first + 3 + (first == 3)):  # the first two bars touch
+            put(logits, colour, 4, cell, begins=cell == first)
+            logits[0, -1, 4, cell] = 0.5
+        write(logits, "AB"[first > 3] if first < 12 else "C", 10, first + 1)
+    found = printed(logits)
+    assert [one.character for one in found] == ["red", "A", " ", "red", "B", " ", "grey", "C", " "]
+    bars = [one for one in found if one.character in BARS]
+    assert [one.x for one in bars] == pytest.approx([5 * CELL_PX, 8.5 * CELL_PX, 13.5 * CELL_PX], abs=0.1)
+    assert [one.y for one in bars] == pytest.approx([4.5 * CELL_PX] * 3, abs=0.1)
+
+
 def test_what_lies_in_no_bar_of_a_chart_is_no_bar() -> None:
     logits = blank()
     write(logits, "no chart", 2, 2)

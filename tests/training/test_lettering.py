@@ -12,7 +12,17 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, CHARACTERS, N_SAID, SAID
+from hearth.multimodal.print_cells import (
+    BARS,
+    CELL_PX,
+    CELL_SLOTS,
+    CHARACTERS,
+    N_SAID,
+    SAID,
+    Array,
+    characters_of,
+)
+from hearth.multimodal.views import Frame
 from training import lettering, print_scenes, probing
 from training.aligning import vision_config
 from training.checkpoints import load_stage
@@ -23,6 +33,7 @@ from training.loop import StagePlan
 from training.pictures import Material, Painter
 from training.print_scenes import CANVAS_PX, PrintScenes
 from training.printing import Printer
+from training.scenes import Scene, bar_ends
 from training.world import COLOURS
 
 
@@ -116,6 +127,36 @@ def test_bars_are_asked_for_by_colour_where_they_end(monkeypatch: pytest.MonkeyP
             right += float((below - colour).abs().max()) < 60
     assert found > 16
     assert right > 0.8 * found, "some are no higher than a line, and pictures are worn"
+
+
+def said_as_asked(cells: PrintedCells) -> Array:
+    """What a reader says that learnt the first picture of ``cells`` by heart."""
+    side = CANVAS_PX // CELL_PX
+    said = np.zeros((CELL_SLOTS, N_SAID, side, side), np.float32)
+    said[:, 0], said[:, -3] = 9.0, -9.0
+    for cell, slot in (cells.characters[0] > 0).nonzero().tolist():
+        row, column = divmod(cell, side)
+        said[slot, 1 : 1 + len(SAID), row, column] = 0.0
+        said[slot, int(cells.characters[0, cell, slot]), row, column] = 18.0
+        said[slot, -3, row, column] = 9.0 if cells.begins[0, cell, slot] else -9.0
+        said[slot, -2, row, column] = float(cells.sizes[0, cell, slot].log())
+        said[slot, -1, row, column] = cells.ends[0, cell, slot]
+    return said
+
+
+def test_bars_come_back_from_what_is_asked_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(print_scenes, "SHARES", {"chart": 1.0})
+    painter = Painter(Material((), {}), random.Random(3), printer())
+    drawn: list[Scene] = []
+    monkeypatch.setattr(painter, "chart", lambda chart=painter.chart: drawn.append(chart()) or drawn[-1])
+    for seed in range(12):
+        _, cells = PrintScenes(painter, seed, pool=1).batch(1)
+        frame = Frame(*drawn[-1].image.size, (CANVAS_PX, CANVAS_PX))
+        read = [one for one in characters_of(said_as_asked(cells)) if one.character in BARS]
+        wanted = [(mark.character, *frame.on_canvas(mark.x, mark.y)) for mark in bar_ends(drawn[-1])]
+        assert len(read) == len(wanted)
+        for colour, x, y in wanted:
+            assert any(abs(one.x - x) < 5 and abs(one.y - y) < 2 and one.character == colour for one in read)
 
 
 def test_a_bar_weighs_as_much_as_several_characters() -> None:
