@@ -12,7 +12,7 @@ from hearth.store.records import SearchHit
 
 MIN_PASSAGE_CHARS = 80  # a passage is not cut shorter than this to make it fit
 _CHARS_PER_TOKEN = 3  # a cautious guess, corrected by counting
-_SENTENCE_END = re.compile(
+_SENTENCE_END = re.compile(  # not of "J. Smith" or "1. Wash", but of "in hall 7. Then"
     r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bNo)(?:(?<!\b\w)|(?<=[a-z] \d))([.!?])(?=\s+[^a-z\s]|\s*$)"
 )
 _REFERENCE = re.compile(r"\[(\d{1,3})\]")

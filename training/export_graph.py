@@ -14,11 +14,11 @@ from typing import Any
 
 import onnx
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE
+from training.shipped import shipped_vision
 
 OPSET = 20
 Shapes = dict[str, dict[int, Any]] | None
@@ -74,10 +74,7 @@ class _Caption(nn.Module):
 def export_graphs(folder: Path) -> None:
     """Reads ``vision.json`` and ``vision.safetensors`` in ``folder``, writes its graphs."""
     config = json.loads((folder / "vision.json").read_text("utf-8"))
-    network = VisionNetwork(config)
-    weights = load_file(folder / "vision.safetensors")
-    network.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    network.eval()
+    network = shipped_vision(folder)
     side, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
     pixels = torch.zeros(1, 3, side, side)
     caption = {"ids": torch.zeros(1, length, dtype=torch.long)}
@@ -99,7 +96,7 @@ def export_graphs(folder: Path) -> None:
         graphs.append((_Picture(network), {"pixels": pixels}, ["tokens", "vector"], "picture.onnx", None))
     for module, examples, outputs, file_name, shapes in graphs:
         model = _traced(module, examples, outputs, shapes)
-        _strip(model, {f"network.{weight}" for weight in weights})
+        _strip(model, {f"network.{weight}" for weight in network.state_dict()})
         (folder / file_name).write_bytes(model.SerializeToString())
 
 

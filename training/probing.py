@@ -24,8 +24,8 @@ from torch import Tensor
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.letters import LetterReader
 from hearth.multimodal.print_cells import BARS
-from hearth.multimodal.print_order import printed
-from hearth.multimodal.views import canvas_of, pixels_of, tile_frame
+from hearth.multimodal.print_reading import read_print
+from hearth.multimodal.views import tile_frame
 from training.aligning import normalised
 from training.asking import PLACE_WORDS
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_network, saved_tokenizer
@@ -38,6 +38,7 @@ from training.pictures import Material, Painter
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.scenes import Scene
+from training.shipped import shipped_vision
 from training.view_batches import SIDE_PX, ViewBatch, ViewBatches, whole_view
 from training.world import NUMBERS, SHAPES, SIZES
 
@@ -129,14 +130,14 @@ def probe_names(naming: Naming, material: Material, n: int, seed: int = 5) -> di
 
 
 @torch.inference_mode()
-def probe_print(reader: LetterReader, n: int, seed: int = 5) -> dict[str, float]:
+def probe_print(reader: LetterReader, n: int, seed: int = 5, side_px: int = 2 * SIDE_PX) -> dict[str, float]:
     """Share of pictures of one word of which nothing but that word is read, of bars that are told without an error, and
-    of their values, in fonts of training and in others.
+    of their values, in fonts of training and in others. Pictures larger than the tiles are looked at closer.
     """
     found: dict[str, float] = {}
     for name, held_out in (("own fonts", False), ("other fonts", True)):
         rng = random.Random(seed)
-        painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=held_out), side_px=2 * SIDE_PX)
+        painter = Painter(Material((), {}), rng, Printer(fonts(), rng, held_out=held_out), side_px=side_px)
         words, bars, values = Share(), Share(), Share()
         for _ in range(n):
             scene = painter.words()
@@ -153,8 +154,7 @@ def probe_print(reader: LetterReader, n: int, seed: int = 5) -> dict[str, float]
 def words_read(reader: LetterReader, scene: Scene) -> list[str]:
     """What is read on the tiles of a scene; bars by their colours."""
     frame = tile_frame(*scene.image.size, SIDE_PX)
-    pixels = torch.from_numpy(pixels_of(canvas_of(scene.image, frame)))[None]
-    read = printed(reader(pixels)[0].numpy())
+    read = read_print(scene.image, frame, lambda pixels: reader(torch.from_numpy(pixels)[None])[0].numpy())
     return "".join(f" {one.character} " if one.character in BARS else one.character for one in read).split()
 
 
@@ -187,10 +187,15 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--stage", default="look", help="whose checkpoint")
+    parser.add_argument("--pocket", type=Path, help="with --stage letters: finished files in place of a checkpoint")
+    parser.add_argument("--side-px", type=int, default=2 * SIDE_PX, help="with --stage letters: of the pictures")
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
     if args.stage == "letters":
-        print(json.dumps(probe_print(saved_reader(args.runs).eval(), args.n)))
+        reader = shipped_vision(args.pocket).letters if args.pocket else saved_reader(args.runs).eval()
+        if reader is None:
+            parser.error(f"{args.pocket} has no reader of print: name files of version 6 or later by --pocket")
+        print(json.dumps(probe_print(reader, args.n, side_px=args.side_px)))
         return
     material = load_material(args.data, 7, styled=False)
     if args.stage == "names":

@@ -6,6 +6,7 @@ the optimizers are learnt anew.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from hearth.multimodal.clip import VisionNetwork
 from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
@@ -32,6 +34,14 @@ def start_from(folder: Path, runs: Path) -> Tokenizer:
         raise ValueError(f"{own} is not the tokenizer of {folder}: name an empty folder by --runs")
     shutil.copyfile(shipped, own)
     return Tokenizer.from_file(str(own))
+
+
+def shipped_vision(folder: Path) -> VisionNetwork:
+    """The encoder of finished files, as it was trained. FileNotFoundError names what is missing."""
+    network = VisionNetwork(json.loads((folder / "vision.json").read_text("utf-8")))
+    weights = safetensors.torch.load_file(folder / "vision.safetensors")
+    network.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return network.eval()
 
 
 def load_shipped(folder: Path, network: PocketNetwork) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.about_hearth import FORMS, about_hearth
 from training.answers import Examiner, it_is
 from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
@@ -23,26 +22,22 @@ from training.dialogues import KINDS, Composer, kinds_at
 from training.distances import of_others
 from training.exams import Exam
 from training.exchanges import plain, spelled
-from training.facts import FACT_KINDS
 from training.fonts import Font, families, fonts
 from training.interleaved import Documents, encode_document
-from training.invented import Inventor, is_held_out_name
 from training.pictures import Material, Painter
 from training.printing import MAX_CHARACTERS, Printer
 from training.products import held_out_run, said
 from training.prose import sentences
-from training.question_forms import question_forms
-from training.questions import EVERYDAY_SKILLS, QUESTIONS
 from training.quotes import Quoter
 from training.related import related
 from training.scene_pool import FreshScenes
 from training.scenes import Sprite
-from training.smalltalk import BEYOND, NO_PICTURE, Talker
+from training.smalltalk import Talker
 from training.sprites import dominant_colour, is_held_out, nearest_colour, shape_mask, styles
 from training.sums import kept_for_evaluation, sum_chat
 from training.texts import NOT_IN_SOURCES, Writer
 from training.vocabulary import picture_names, plural, with_article
-from training.world import COLOURS, NAMES, NUMBERS, PLACES, SHAPES, as_spoken, fill, spoken_sentence
+from training.world import COLOURS, NAMES, NUMBERS, PLACES, SHAPES, fill
 
 
 @pytest.fixture
@@ -116,21 +111,6 @@ def test_verbs_agree_with_things_that_come_in_pairs() -> None:
     assert fill("Where {is} the {x}?", "scissors") == "Where are the scissors?"
     assert fill("Where {is} the {x}?", "apple") == "Where is the apple?"
     assert it_is("scissors") == "These are scissors"
-
-
-def test_no_sentence_is_both_trained_and_held_out() -> None:
-    assert set(EVERYDAY_SKILLS) < set(QUESTIONS)
-    for forms in QUESTIONS.values():
-        assert all(map(forms.may_be_trained, forms.typed))
-        assert len(set(forms.typed)) == len(forms.typed)
-        assert forms.held_out
-
-
-def test_spoken_sentences_have_no_open_blanks() -> None:
-    rng = random.Random(3)
-    for _ in range(500):
-        assert "{" not in spoken_sentence(rng)
-    assert as_spoken("What's this, please?") == "what's this please"
 
 
 @pytest.mark.parametrize("cell", sorted(PLACES))
@@ -263,13 +243,6 @@ def test_things_are_counted_by_their_places(sprites: list[Sprite]) -> None:
         assert answer.endswith(f"so there are {NUMBERS[len(listed)]}.")
 
 
-def test_what_lies_beyond_is_asked_for_in_prose_too() -> None:
-    talker = Talker(random.Random(2), prose=["Show the size of a file"])
-    asked = [talker.beyond() for _ in range(60)]
-    assert all(chat.messages[1].text == BEYOND for chat in asked)
-    assert 5 < sum("size of a file" in chat.messages[0].text for chat in asked) < 40
-
-
 def test_quoted_sentences_stand_in_their_sources() -> None:
     writer = Writer(random.Random(4))
     prose = sentences(
@@ -388,18 +361,6 @@ def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_traini
     assert longest == 3
 
 
-def test_every_question_about_hearth_has_a_form_that_is_kept() -> None:
-    rng = random.Random(3)
-    held_out = [form for forms in FORMS.values() for form in forms.held_out]
-    assert len(set(map(str.casefold, held_out))) == len(held_out) > 200
-    for forms in (*FORMS.values(), *question_forms("small_talk").values()):
-        assert len(set(forms.questions)) == len(forms.questions) >= 25
-        assert all(map(forms.may_be_trained, forms.questions))
-    asked = {about_hearth(rng).messages[0].text for _ in range(3000)}
-    assert len(asked) > 1500
-    assert all(forms.may_be_trained(question) for question in asked for forms in FORMS.values())
-
-
 def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_number() -> None:
     for held_out in (False, True):
         writer = Writer(random.Random(2), held_out=held_out)
@@ -418,35 +379,6 @@ def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_nu
             assert quoted.removesuffix(f" {number}.") in line
             assert value.lower() in answer.text.lower()
             assert question.text
-
-
-def test_held_out_names_are_never_trained() -> None:
-    trained, kept = Inventor(random.Random(0)), Inventor(random.Random(0), held_out=True)
-    assert not any(is_held_out_name(trained("place")) for _ in range(200))
-    assert all(is_held_out_name(kept("place")) for _ in range(200))
-
-
-def test_every_fact_kind_has_sentences_to_train_on_and_one_to_keep() -> None:
-    for kind in FACT_KINDS:
-        assert len(kind.statements) >= 3
-        assert len(kind.questions) >= 3
-        assert kind.held_out_statement not in kind.statements
-        assert kind.held_out_question not in kind.questions
-        for statement in (*kind.statements, kind.held_out_statement):
-            assert (statement.count("{s}"), statement.count("{v}"), statement[-1]) == (1, 1, ".")
-        for question in (*kind.questions, kind.held_out_question):
-            assert (question.count("{s}"), question.count("{v}")) == (1, 0)
-
-
-def test_a_question_beyond_the_model_is_answered_with_what_it_is_and_what_to_do() -> None:
-    for held_out in (False, True):
-        talker = Talker(random.Random(4), held_out=held_out)
-        assert talker.beyond().messages[-1].text == BEYOND
-        assert talker.no_picture().messages[-1].text == NO_PICTURE
-        for _ in range(100):
-            assert all("{" not in message.text for message in talker.any().messages)
-    assert "--model" in BEYOND
-    assert "GGUF" in BEYOND
 
 
 def test_chats_give_one_scene_per_picture(sprites: list[Sprite]) -> None:
