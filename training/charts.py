@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 from PIL import Image, ImageDraw
@@ -40,22 +41,41 @@ _LABELS = (
 )
 PRINTED_SHARE = 0.75  # of the charts have their values printed on the bars; the others an axis with lines
 TITLED_SHARE = 0.2
+LISTED_SHARE, NUMBERED_SHARE = 0.55, 0.15  # of the charts; the others have any words under their bars
+LONGEST_LABEL = 8  # characters
 # of a chart's height, or of what it were in a picture of four by three; print is smaller by SMALLER at most
 _TICK, _TEXT, SMALLER = 0.055, 0.075, 0.75
 
 
-def chart_of(rng: random.Random) -> tuple[tuple[Bar, ...], int, bool]:
-    """Bars, the top of their axis, and whether values are printed; bars of different colours, or all of one."""
-    labels = rng.choice(_LABELS)
+def chart_of(rng: random.Random, word: Callable[[], str]) -> tuple[tuple[Bar, ...], int, bool]:
+    """Bars, the top of their axis, and whether values are printed; bars of different colours, or all of one. ``word``
+    draws what some are called by.
+    """
     count = rng.randint(2, 5)
     printed = rng.random() < PRINTED_SHARE
     top = rng.choice((10, 20, 50, 100))
-    names = rng.sample(labels, count)
+    names = _names(rng, count, word)
     step = 1 if printed or top <= 20 else top // 10
     values = [step * rng.randint(1, top // step) for _ in names]
     shades = rng.sample(BARS, count) if rng.random() < 0.75 else [rng.choice(BARS)] * count
     bars = (Bar(n, c, v, printed=printed) for n, c, v in zip(names, shades, values, strict=True))
     return tuple(bars), top, printed
+
+
+def _names(rng: random.Random, count: int, word: Callable[[], str]) -> list[str]:
+    """Different labels: of a list that all know, any words, or letters with numbers."""
+    draw = rng.random()
+    if draw < LISTED_SHARE:
+        return rng.sample(rng.choice(_LABELS), count)
+    if draw < LISTED_SHARE + NUMBERED_SHARE:
+        letter, first = rng.choice("QWHKTRSPv"), rng.randint(1, 12)
+        return [f"{letter}{first + at}" for at in range(count)]
+    names: dict[str, str] = {}
+    while len(names) < count:
+        name = word()
+        if len(name) <= LONGEST_LABEL and not name[0].isdigit():
+            names[name.lower()] = name
+    return list(names.values())
 
 
 def ticks(top: int) -> range:
@@ -65,7 +85,7 @@ def ticks(top: int) -> range:
 
 def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) -> Scene:
     """A chart on a light ground; print is as large as people have it in charts of any proportions."""
-    bars, top, printed = chart_of(rng)
+    bars, top, printed = chart_of(rng, printer.word)
     paper = tuple(rng.randint(232, 255) for _ in range(3))
     canvas = Image.new("RGB", (width, height), paper)
     return _Drawing(canvas, printer, rng, bars, top, printed).scene()

@@ -167,7 +167,7 @@ class Imaginer(Painter):
     def chart(self) -> Scene:
         """As ``training.charts`` draws it, within a few pixels."""
         rng = self.rng
-        bars, top, printed = chart_of(rng)
+        bars, top, printed = chart_of(rng, self._printer().word)
         left, right = (SCENE_PX * share for share in (0.08 if printed else 0.17, 0.93))
         low, high = 0.85 * SCENE_PX, 0.14 * SCENE_PX
         slot, size = (right - left) / len(bars), 0.1 * SCENE_PX * rng.uniform(SMALLER, 1.0)
