@@ -96,7 +96,7 @@ def start_with_lookup(model: LanguageModel, words: list[int], characters: list[i
     handed on.
     """
     basis = torch.linalg.svd(model.embedding.weight[words], full_matrices=False).Vh
-    code = _code_of_previous(model)
+    code = code_of_previous(model)
     noting = torch.eye(model.config.n_embd)[-N_CODE:]
     for head in HEADS.values():
         if head == HEADS["said before"]:
@@ -105,7 +105,7 @@ def start_with_lookup(model: LanguageModel, words: list[int], characters: list[i
             start_reading(model, characters)
         elif head.handed_on is not None:
             start_matching(model, head, noting, code, MATCHING)
-            _hand_on(model, head, basis, head.handed_on)
+            hand_on(model, head, basis, head.handed_on)
 
 
 @torch.no_grad()
@@ -116,12 +116,12 @@ def start_reading(model: LanguageModel, characters: list[int]) -> None:
     (``training.lettering``).
     """
     head = HEADS["read"]
-    code, noting = _code_of_previous(model), torch.eye(model.config.n_embd)[-N_CODE:]
+    code, noting = code_of_previous(model), torch.eye(model.config.n_embd)[-N_CODE:]
     letters = model.embedding.weight[characters]
     alike = (letters @ code.T).norm() / noted(model, letters).norm()  # a note is as loud as what it is of
     start_matching(model, head, code + alike * turn() @ noting, noting, READ_MATCHING)
     basis = torch.linalg.svd(model.embedding.weight[characters], full_matrices=False).Vh
-    _hand_on(model, head, basis, head.handed_on or 0.0)
+    hand_on(model, head, basis, head.handed_on or 0.0)
 
 
 @torch.no_grad()
@@ -136,7 +136,7 @@ def start_matching(model: LanguageModel, head: Head, asked: Tensor, found: Tenso
         weight[start : start + head_dim][slow] = gain**0.5 * rows[: 2 * SLOW_PAIRS]
 
 
-def _hand_on(model: LanguageModel, head: Head, basis: Tensor, share: float) -> None:
+def hand_on(model: LanguageModel, head: Head, basis: Tensor, share: float) -> None:
     head_dim = model.config.n_embd // model.config.n_heads
     attention = model.layers[head.layer].attention
     start = head.index * head_dim
@@ -148,7 +148,7 @@ def _hand_on(model: LanguageModel, head: Head, basis: Tensor, share: float) -> N
     attention.output.weight[:, start : start + len(handed)] = share * handed.T
 
 
-def _code_of_previous(model: LanguageModel) -> Tensor:
+def code_of_previous(model: LanguageModel) -> Tensor:
     """How the first layer notes the token before, (N_CODE, n_embd), its rows of length 1."""
     config = model.config
     attention = model.layers[0].attention

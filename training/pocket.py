@@ -23,6 +23,7 @@ from training.loop import StagePlan
 from training.material import load_material
 from training.printing import Printer
 from training.shipped import load_shipped, start_from
+from training.sources import start_with_quoting
 from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
@@ -118,6 +119,7 @@ def main() -> None:
         load_shipped(recipe.start, network)
     else:
         start_with_copying(language, recipe.seed)
+        start_with_quoting(language)
     pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "names" in recipe.stages and pictures:
         naming.run(recipe.plan("names", 3e-3), network.vision, pictures, recipe.seed + 30_000)

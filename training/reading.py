@@ -28,7 +28,7 @@ SUMS_PER_STEP = 96
 TALK_TOKENS = 128
 GROUNDED_TOKENS = 512
 CITATION_WEIGHT = 3.0  # of the number in “[2]”
-FIRST_WEIGHT = 4.0  # of the first token of a quoted sentence, which tells it from all others; the rest is copied
+FIRST_WEIGHTS = (4.0, 3.0)  # of the first tokens of a quoted sentence, which tell it from all others
 QUOTED_SHARE = 0.35  # of the chats on passages
 UNRELATED_SHARE = 0.08
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
@@ -151,7 +151,9 @@ def _weigh_first(rows: Rows, tokenizer: Tokenizer) -> None:
             if weights[at] == 1.0 and weights[at - 1] < 1.0:
                 is_open = True
             if is_open and ids[at - 1] == colon and weights[at - 1] >= 1.0:
-                weights[at], is_open = FIRST_WEIGHT, False
+                for later, weight in enumerate(FIRST_WEIGHTS[: len(ids) - at]):
+                    weights[at + later] *= weight  # 0 behind the end of an answer
+                is_open = False
 
 
 def run(plan: StagePlan, model: LanguageModel, tokenizer: Tokenizer, data: Path, seed: int) -> None:

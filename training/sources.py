@@ -1,23 +1,41 @@
 """Where answers from passages are to look: at the sentence that they quote, and from there at its beginning.
 
 An answer says what it is about, and then quotes the sentence that tells it. The sentence is known by a word in its
-middle, but it must be quoted from its first token on, and a token cannot know what comes after it. So it takes two
+middle, but it must be quoted from its first token on, and a token cannot know what comes after it. So it takes
 steps, which a short training hardly finds. One head looks from every token of a passage at how its sentence begins, and
-another from an answer at the word that the sentence shares with what is asked; both are told where that is.
+another from an answer at the word that the sentence shares with what is asked. A third, which is given as the copy
+circuit is, looks from every token of a quotation at the one to be said next: many sentences begin with “The”. All are
+told where that is.
 """
 
 from __future__ import annotations
 
+import torch
 from tokenizers import Tokenizer
 
 from training.batches import Rows
-from training.lookup import Head, Lookups
+from training.copying import N_CODE
+from training.language import LanguageModel
+from training.lookup import Head, Lookups, code_of_previous, hand_on, start_matching
 
-SOURCE_HEADS = {"beginning": Head(1, 1), "source": Head(3, 1)}
+QUOTING = Head(5, 2, 0.5)
+SOURCE_HEADS = {"beginning": Head(1, 1), "source": Head(3, 1), "quoted": QUOTING}
 ENDS = (".", "!", "?", "Ċ", "].", "]")  # tokens behind which a sentence begins
 BEGINNING = 3  # tokens that tell a sentence from others
 RECOGNISED = 5  # tokens of a quotation by which its source is found
 UNDECIDED = 4  # tokens of a quotation before which it is looked up
+QUOTED_MATCHING = 6.0
+
+
+@torch.no_grad()
+def start_with_quoting(model: LanguageModel) -> None:
+    """Overwrites the head "quoted" of ``model``, which has its copy circuit: it looks for what stands behind the token
+    said last, and hands on the directions in which words differ most.
+    """
+    noting = torch.eye(model.config.n_embd)[-N_CODE:]
+    start_matching(model, QUOTING, code_of_previous(model), noting, QUOTED_MATCHING)
+    basis = torch.linalg.svd(model.embedding.weight, full_matrices=False).Vh
+    hand_on(model, QUOTING, basis, QUOTING.handed_on or 0.0)
 
 
 def source_lookups(rows: Rows, tokenizer: Tokenizer) -> dict[str, Lookups]:
@@ -32,8 +50,12 @@ def source_lookups(rows: Rows, tokenizer: Tokenizer) -> dict[str, Lookups]:
             if not weights[at] and at > starts[at]:
                 found["beginning"].append((row, at, list(range(starts[at], min(starts[at] + BEGINNING, at + 1)))))
         for topic, quoted in _quotations(tokens, weights, colon):
-            source = _source(tokens, quoted, starts)
+            source, length = _source(tokens, quoted, starts)
             if source is not None:
+                alike = sorted(set(starts[:quoted]))
+                for later in range(length):  # where all that was said up to there stands
+                    alike = [at for at in alike if tokens[at + later] == tokens[quoted + later]]
+                    found["quoted"].append((row, quoted - 1 + later, [at + later for at in alike]))
                 matching = _matching(tokens, set(tokens[topic:quoted]), source, starts)
                 found["source"] += [(row, quoted - 1 + later, matching) for later in range(UNDECIDED)]
     return {name: Lookups.of(queries, rows.ids.shape[1]) for name, queries in found.items()}
@@ -64,8 +86,10 @@ def _quotations(tokens: list[int], is_answer: list[bool], colon: int | None) -> 
     return found
 
 
-def _source(tokens: list[int], quoted: int, starts: list[int]) -> int | None:
-    """Where what is quoted from ``quoted`` on stands ahead, at the beginning of a sentence; the longest such."""
+def _source(tokens: list[int], quoted: int, starts: list[int]) -> tuple[int | None, int]:
+    """Where what is quoted from ``quoted`` on stands ahead, at the beginning of a sentence, and how many tokens of it;
+    the longest such.
+    """
     best, longest = None, RECOGNISED - 1
     for at in sorted(set(starts[:quoted])):
         length = 0
@@ -73,7 +97,7 @@ def _source(tokens: list[int], quoted: int, starts: list[int]) -> int | None:
             length += 1
         if length > longest:
             best, longest = at, length
-    return best
+    return best, longest
 
 
 def _matching(tokens: list[int], topic: set[int], source: int, starts: list[int]) -> list[int]:

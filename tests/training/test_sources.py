@@ -9,10 +9,11 @@ from tokenizers import Tokenizer
 
 from training.batches import Rows, pack_chats
 from training.chats import Chat, Message
+from training.copying import start_with_copying
 from training.language import LanguageConfig, LanguageModel
 from training.quotes import Quoter
 from training.reading import grounded_losses, grounded_rows
-from training.sources import BEGINNING, SOURCE_HEADS, UNDECIDED, source_lookups
+from training.sources import BEGINNING, QUOTING, SOURCE_HEADS, UNDECIDED, source_lookups, start_with_quoting
 from training.texts import Writer
 
 SOURCES = "Sources:\n[1] The pool opens at eight [1]. The gym is in room 12 [1].\n[2] The gate is green [2].\n"
@@ -70,10 +71,10 @@ def test_passages_as_training_has_them_are_found_in_nearly_all_answers(tokenizer
 
 def test_losses_reach_the_heads(tokenizer: Tokenizer) -> None:
     torch.manual_seed(0)
-    model = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size(), n_layers=4))
+    model = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size()))
     losses = grounded_losses(model, rows_of("About the gym: The gym is in room 12 [1].", tokenizer), tokenizer)
     assert set(losses) == {"grounded", *SOURCE_HEADS}
-    torch.stack(list(losses.values())).sum().backward()
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
     for head in SOURCE_HEADS.values():
         gradient = model.layers[head.layer].attention.qkv.weight.grad
         assert gradient is not None
@@ -85,3 +86,28 @@ def test_rows_of_the_stage_have_both_kinds_of_looks(tokenizer: Tokenizer) -> Non
     quoter = Quoter(writer, ["A sentence of a help page that is long enough to be quoted here."] * 3)
     lookups = source_lookups(grounded_rows(writer, quoter, tokenizer, 8, 1.0), tokenizer)
     assert all(len(of_head.queries) for of_head in lookups.values())
+
+
+def test_a_quotation_looks_at_each_token_that_is_said_next(tokenizer: Tokenizer) -> None:
+    rows = rows_of("About the gym: The gym is in room 12 [1].", tokenizer)
+    quoted = source_lookups(rows, tokenizer)["quoted"]
+    said = []
+    for (_, column), wanted in zip(quoted.queries.tolist(), quoted.wanted, strict=True):
+        places = wanted.nonzero().flatten().tolist()
+        assert {int(rows.ids[0, place]) for place in places} == {int(rows.ids[0, column + 1])}
+        said.append(int(rows.ids[0, column + 1]))
+    assert tokenizer.decode(said).strip().startswith("The gym is in room 12 [1]")
+    assert (quoted.wanted[0] > 0).sum() == 3, "three sentences begin with “The”"
+    assert (quoted.wanted[3] > 0).sum() == 1
+
+
+@torch.no_grad()
+def test_the_head_that_quotes_looks_behind_the_token_said_last_from_the_start(tokenizer: Tokenizer) -> None:
+    model = LanguageModel(LanguageConfig(n_vocab=tokenizer.get_vocab_size()))
+    start_with_copying(model, 1)
+    start_with_quoting(model)
+    ids = torch.tensor([[40, 50, 60, 70, 80, 90, 100, 60]])
+    positions = torch.arange(8)[None]
+    _, entering = model.run(model.embedding(ids), positions, [QUOTING.layer])
+    looked = model.attention_scores(entering[QUOTING.layer], positions, QUOTING.layer, QUOTING.index).softmax(-1)
+    assert int(looked[0, -1].argmax()) == 3
