@@ -38,9 +38,12 @@ from training.view_batches import SIDE_PX, new_fonts
 PICTURES = 20  # chats a step
 IMAGINED = 24
 CYCLE = 8  # steps
-# step of the cycle → text, or imagined scenes, beside its pictures
-TEXTS = {0: "grounded", 1: "imagined", 2: "talk", 3: "imagined", 4: "drill", 5: "sums", 6: "grounded", 7: "talk"}
-IMAGINED_TEXTS = {1: "talk", 2: "grounded", 4: "drill", 5: "sums"}  # beside scenes that are all imagined
+# step of the cycle → texts, or imagined scenes, beside its pictures
+TEXTS = {
+    0: ("grounded",), 1: ("imagined",), 2: ("talk", "sums"), 3: ("imagined", "talk"), 4: ("drill", "talk"),
+    5: ("grounded",), 6: ("talk", "sums"), 7: ("grounded",),
+}  # fmt: skip
+IMAGINED_TEXTS = {1: ("talk",), 2: ("grounded",), 4: ("drill",), 5: ("sums",)}  # beside scenes that are all imagined
 TALKS_PER_STEP = 56
 SUMS_PER_STEP = 64
 GROUNDED_PER_STEP = 16
@@ -84,12 +87,12 @@ class Conversing:
 
     def losses(self, progress: float) -> dict[str, Tensor]:
         """Pictures in every step, and text beside most of them."""
-        beside = (TEXTS if self.composer else IMAGINED_TEXTS).get(self._step % CYCLE, "")
+        beside = (TEXTS if self.composer else IMAGINED_TEXTS).get(self._step % CYCLE, ())
         self._step += 1
         with autocast(self.device):
             terms = self._pictures(progress) if self.composer else self._imagined()
-            if beside:
-                terms |= self._imagined() if beside == "imagined" else self._text(beside)
+            for kind in beside:
+                terms |= self._imagined() if kind == "imagined" else self._text(kind)
         return {name: TEXT_WEIGHTS.get(name, 1.0) * loss for name, loss in terms.items()}
 
     def _text(self, kind: str) -> dict[str, Tensor]:

@@ -358,7 +358,7 @@ def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_traini
                 assert 0 <= int(result) <= 100
             assert chat.expected == (asked,)
             assert kept_for_evaluation(int(first), op, int(second)) is held_out
-    assert longest == 3
+    assert longest == 5
 
 
 def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_number() -> None:
