@@ -207,12 +207,10 @@ class KvBlockStore:
         return copy
 
     def read_async(self, keys: Sequence[str]) -> list[Future[bytes | memoryview | None]]:
-        """``read`` on threads of the store, several at once. Who has used a result gives it to ``recycle``."""
+        """``read`` without a copy, on threads of the store, several at once. Who has used a result gives it to
+        ``recycle``.
+        """
         return [self._readers.submit(key) for key in keys]
-
-    def read_now(self, key: str) -> bytes | memoryview | None:
-        """``read`` without a copy. Who has used the result gives it to ``recycle``."""
-        return self._read(key)
 
     def announce(self, keys: Sequence[str]) -> None:
         """Blocks that are about to be read: the system may begin to fetch them from the disk, all at once."""

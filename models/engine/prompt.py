@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -33,12 +33,19 @@ def entry_n_pos(entry: Entry) -> int:
     return entry.n_pos if isinstance(entry, MediaSpan) else 1
 
 
-def count_tokens(entries: Iterable[Entry]) -> int:
-    return sum(entry_n_tokens(entry) for entry in entries)
+def count_tokens(entries: Sequence[Entry]) -> int:
+    """KV cells of all entries."""
+    return len(entries) + sum(span.n_tokens - 1 for span in _spans(entries))
 
 
-def count_positions(entries: Iterable[Entry]) -> int:
-    return sum(entry_n_pos(entry) for entry in entries)
+def count_positions(entries: Sequence[Entry]) -> int:
+    """Positions that all entries take."""
+    return len(entries) + sum(span.n_pos - 1 for span in _spans(entries))
+
+
+def _spans(entries: Sequence[Entry]) -> list[MediaSpan]:
+    """Nearly all entries are tokens, and there are thousands: a call for each would take as long as a token."""
+    return [entry for entry in entries if entry.__class__ is MediaSpan]
 
 
 def is_end(entries: Sequence[Entry], end: int, n_positions: int) -> bool:
@@ -66,12 +73,13 @@ class Prompt:
                 self.entries.append(_media_span(segment, m_rope))
         if not self.entries:
             raise RequestError("the prompt is empty; give at least one token")
-        self._starts = list(accumulate(map(entry_n_pos, self.entries), initial=0))
+        # of each entry; one of tokens alone stands at its index
+        self._starts = list(accumulate(map(entry_n_pos, self.entries), initial=0)) if self.media else None
         self.n_tokens = count_tokens(self.entries)
 
     def position(self, index: int) -> int:
         """Position of the first cell of entry ``index``; of the one after the last, for ``len(entries)``."""
-        return self._starts[index]
+        return self._starts[index] if self._starts is not None else index
 
 
 def _checked_tokens(segment: TextSegment, n_vocab: int) -> tuple[int, ...]:

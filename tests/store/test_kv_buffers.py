@@ -49,6 +49,6 @@ def test_memory_is_ready_when_a_store_opens_again(tmp_path: Path) -> None:
     with closing(KvBlockStore(tmp_path / "kv", budget_bytes=1 << 20)) as store:
         assert store._buffers._spare.qsize() == N_KEPT
         store.announce([key, "00" * 16, "no key"])
-        payload = store.read_now(key)
+        payload = store.read_async([key])[0].result()
         assert payload == bytes(5000)
         assert store._buffers._spare.qsize() == N_KEPT - 1
