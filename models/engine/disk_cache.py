@@ -39,6 +39,7 @@ MAX_PENDING_BYTES = 512 << 20  # copied out and not written yet
 MAX_FLUSH_S = 30.0  # for the writers to take what waits, when all is to be saved
 NO_LIMIT = 1 << 62
 MAX_STEP_S = 0.008  # of copying between two steps while others wait for theirs
+MIN_RESTORED_TOKENS = 2  # one token is decoded as quickly as looked for
 READ_AHEAD = 2  # blocks on their way while one is loaded; more would need fresh memory, which is slow to be had
 
 StoredEntry = int | str
@@ -167,6 +168,8 @@ class DiskCache:
 
         The last entry is never restored: it must be decoded to have logits.
         """
+        if count_tokens(entries[n_have:-1]) < MIN_RESTORED_TOKENS:
+            return None
         wanted = _stored(entries[:-1])
         if not self._sliceable:
             block = self._store.match_whole(self._fingerprint, wanted)
@@ -189,7 +192,7 @@ class DiskCache:
                 passing = block.entries[: kept.start] + block.entries[kept.stop :]
                 n_passing_cells = max(n_passing_cells, _n_cells(passing))
             start += len(block.entries)
-        if not needed or count_tokens(entries[n_have : min(needed[-1][1], n_have + 2)]) < 2:
+        if not needed or count_tokens(entries[n_have : needed[-1][1]]) < MIN_RESTORED_TOKENS:
             return None
         self._store.announce([key for _, _, key in needed])
         position = count_positions(entries[: needed[0][0]])
@@ -391,6 +394,6 @@ def _n_cells(entries: Sequence[StoredEntry]) -> int:
 def _stored(entries: Sequence[Entry]) -> list[StoredEntry]:
     """Entries as a store keeps them: a picture by its identity and size."""
     return [
-        f"{entry.identity}:{entry.n_tokens}:{entry.n_pos}" if isinstance(entry, MediaSpan) else entry
+        entry if isinstance(entry, int) else f"{entry.identity}:{entry.n_tokens}:{entry.n_pos}"
         for entry in entries
     ]
