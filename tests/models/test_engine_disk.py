@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from hearth.models.types import (
     TextDelta,
     TextSegment,
 )
-from hearth.store.kv_blocks import KvBlockStore
+from hearth.store.kv_blocks import KvBlock, KvBlockStore
 from tests.models import tiny_gguf
 from tests.models.answers import assert_alike, result
 
@@ -145,6 +145,24 @@ def test_what_is_in_memory_is_not_read_from_disk(start: Open) -> None:
     engine.check_integrity()
     # tokens 256..300 were computed again, in a smaller batch, which rounds differently: equal for a while, not for ever
     assert restored.tokens[:8] == answer(start(kept=False), TextSegment(tokens(LONG))).tokens[:8]
+
+
+def test_nothing_is_looked_for_on_disk_if_all_is_in_memory(start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[int] = []
+    match = KvBlockStore.match
+
+    def noted(store: KvBlockStore, fingerprint: str, entries: Sequence[int | str]) -> list[KvBlock]:
+        looked_for.append(len(entries))
+        return match(store, fingerprint, entries)
+
+    monkeypatch.setattr(KvBlockStore, "match", noted)
+    engine = start()
+    chat = TextSegment(tokens(LONG))
+    said = answer(engine, chat)
+    assert answer(engine, chat).tokens == said.tokens
+    assert looked_for == [LONG - 1]
+    answer(engine, chat, TextSegment((*said.tokens, *tokens(9, 1))))
+    assert looked_for == [LONG - 1, LONG + len(said.tokens) + 8]
 
 
 def test_chats_with_one_beginning_keep_it_once(start: Open, tmp_path: Path) -> None:
