@@ -394,6 +394,5 @@ def _n_cells(entries: Sequence[StoredEntry]) -> int:
 def _stored(entries: Sequence[Entry]) -> list[StoredEntry]:
     """Entries as a store keeps them: a picture by its identity and size."""
     return [
-        entry if isinstance(entry, int) else f"{entry.identity}:{entry.n_tokens}:{entry.n_pos}"
-        for entry in entries
+        entry if isinstance(entry, int) else f"{entry.identity}:{entry.n_tokens}:{entry.n_pos}" for entry in entries
     ]
