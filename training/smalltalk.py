@@ -389,4 +389,4 @@ class Talker:
     def any(self) -> Chat:
         """One of all kinds, in the shares of training."""
         kinds = (self.distracted, self.fixed, self.beyond, self.no_picture, self.told, self.sums, self.about_hearth)
-        return self.rng.choices(kinds, (0.04, 0.14, 0.2, 0.08, 0.16, 0.04, 0.34))[0]()
+        return self.rng.choices(kinds, (0.04, 0.14, 0.26, 0.08, 0.14, 0.04, 0.3))[0]()

@@ -8,7 +8,6 @@ from training.chats import Chat, Message
 from training.world import as_spoken, varied
 
 LIMIT = 100
-FIVE = 5  # nobody is asked for more times than that at once
 _SIGNS = {"plus": "+", "minus": "-", "times": "×", "divided by": "/"}
 _TRAINED = (
     "What is {a} {op} {b}?", "What's {a} {op} {b}?", "How much is {a} {op} {b}?", "{a} {op} {b}?", "{a} {op} {b}",
@@ -70,45 +69,24 @@ def sum_chat(rng: random.Random, *, held_out: bool = False) -> Chat:
 
 
 def steps(first: int, op: str, second: int) -> list[str]:
-    """How people do it in their heads, by tens, fives and ones; empty where there is but one step."""
-    if op in ("plus", "minus"):
-        tens, ones = second // 10 * 10, second % 10
-        if not tens or not ones:
-            return []
-        between = first + tens if op == "plus" else first - tens
-        result = between + ones if op == "plus" else between - ones
-        return [f"{first} {op} {tens} is {between}", f"{between} {op} {ones} is {result}"]
-    return _times(first, second) if op == "times" else _divided(first, second)
-
-
-def _times(first: int, second: int) -> list[str]:
-    """The larger factor in two parts, tens and ones, or five and what is over."""
-    fewer, more = sorted((first, second))
-    part = more // 10 * 10 or FIVE
-    over = more - part
-    if fewer == 1 or over <= 0:
+    """How people do it in their heads: by tens and ones, or by counting up a row of multiples."""
+    if op == "times":
+        fewer, more = sorted((first, second))
+        return [] if fewer < 2 else _counted_up(more, fewer)
+    if op == "divided by":
+        return [] if second == 1 or not first else _counted_up(first // second, second)
+    tens, ones = second // 10 * 10, second % 10
+    if not tens or not ones:
         return []
-    parts = fewer * part, fewer * over
-    return [
-        f"{fewer} times {part} is {parts[0]}",
-        f"{fewer} times {over} is {parts[1]}",
-        f"{parts[0]} plus {parts[1]} is {first * second}",
-    ]
+    between = first + tens if op == "plus" else first - tens
+    result = between + ones if op == "plus" else between - ones
+    return [f"{first} {op} {tens} is {between}", f"{between} {op} {ones} is {result}"]
 
 
-def _divided(first: int, second: int) -> list[str]:
-    """As many tens of ``second`` as there are, then five of it, then what is left."""
-    if second in (1, first) or not first:
-        return []
-    found: list[str] = []
-    left = first
-    for part in (left // second // 10 * 10, FIVE, 1):
-        times = left // second if part == 1 else part
-        product = second * times
-        if not times or product > left:
-            continue
-        found.append(f"{second} times {times} is {product}")
-        if product < left:
-            found.append(f"{left} minus {product} is {left - product}")
-        left -= product
-    return found
+def _counted_up(times: int, number: int) -> list[str]:
+    """Multiples of ``number`` up to ``times`` of it, first by tens, then by ones: each follows from the one before, and
+    where to stop is seen.
+    """
+    tens = times // 10 * 10
+    row = (*range(10, tens + 1, 10), *range(tens + 1, times + 1))
+    return [f"{many} times {number} is {many * number}" for many in row]

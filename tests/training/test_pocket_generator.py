@@ -35,6 +35,7 @@ from training.scenes import Sprite
 from training.smalltalk import Talker
 from training.sprites import dominant_colour, is_held_out, nearest_colour, shape_mask, styles
 from training.sums import kept_for_evaluation, sum_chat
+from training.sums import steps as on_the_way
 from training.texts import NOT_IN_SOURCES, Writer
 from training.vocabulary import picture_names, plural, with_article
 from training.world import COLOURS, NAMES, NUMBERS, PLACES, SHAPES, fill
@@ -358,7 +359,12 @@ def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_traini
                 assert 0 <= int(result) <= 100
             assert chat.expected == (asked,)
             assert kept_for_evaluation(int(first), op, int(second)) is held_out
-    assert longest == 5
+    assert longest > 9
+    assert on_the_way(7, "times", 4) == [f"{n} times 4 is {4 * n}" for n in range(1, 8)]
+    assert on_the_way(84, "divided by", 7) == ["10 times 7 is 70", "11 times 7 is 77", "12 times 7 is 84"]
+    assert on_the_way(48, "plus", 25) == ["48 plus 20 is 68", "68 plus 5 is 73"]
+    assert not on_the_way(1, "times", 9)
+    assert not on_the_way(0, "divided by", 9)
 
 
 def test_grounded_answers_are_sentences_of_the_cited_passage_and_end_with_its_number() -> None:
