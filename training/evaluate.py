@@ -90,7 +90,7 @@ def measured(folder: Path, board: ExamBoard, args: argparse.Namespace) -> list[R
                 refused += 0 if skill in REFUSALS else refusals
                 answerable += 0 if skill in REFUSALS else row.n
             elif skill == "spoken":
-                rows.append(spoken_row(lambda exam, audio: answer(assistant, exam, audio), board, min(args.n, 100)))
+                rows.append(spoken_row(lambda exam, audio: answer(assistant, exam, audio), board, args.n))
             elif skill == "latency":
                 rows += latency_rows(board)
             if not args.json:
@@ -100,7 +100,7 @@ def measured(folder: Path, board: ExamBoard, args: argparse.Namespace) -> list[R
             rows.append(Row("answerable, but refused", answerable, share, wilson(refused, answerable), "< 3%"))
     rows += [search_row(folder, board)] if "search" in wanted else []
     rows += [size_row(folder)] if "size" in wanted else []
-    rows += speech_rows(min(args.n, 60)) if "speech" in wanted else []
+    rows += speech_rows(folder, args.n) if "speech" in wanted else []
     return rows
 
 

@@ -143,8 +143,9 @@ def spoken_row(ask: Callable[[Exam, bytes | None], str], board: ExamBoard, numbe
     )
 
 
-def speech_rows(number: int) -> list[Row]:
-    """Word error rates of the speech model, measured by its own module."""
+def speech_rows(folder: Path, number: int) -> list[Row]:
+    """Word error rates of the speech model in ``folder``, measured by its own module."""
     from training.speech_eval import evaluate_speech
 
-    return [Row(row.skill, row.n, row.score, row.interval, row.target) for row in evaluate_speech(number)]
+    rows = evaluate_speech(number, folder / "speech.pt")
+    return [Row(row.skill, row.n, row.score, row.interval, row.target) for row in rows]

@@ -76,9 +76,8 @@ class Quoter:
         else:
             text = " ".join(self._word() for _ in range(rng.randint(3, 12)))
         sentence = text[:1].upper() + text[1:] + "."
-        ends_clearly = (
-            mark_sentences(sentence, 1) == f"{sentence[:-1]} [1]."
-        )  # "room 7." may as well be a number of a list
+        # "room 7." may as well be a number of a list
+        ends_clearly = mark_sentences(sentence, 1) == f"{sentence[:-1]} [1]."
         return sentence if ends_clearly else self._sentence()
 
     def _word(self) -> str:

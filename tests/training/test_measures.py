@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hearth.models.errors import HearthError
 from training.evaluate import ROOT
-from training.measures import Row, show_differences
+from training.measures import Row, show_differences, speech_rows
 
 
 def row(skill: str, score: float, unit: str = "") -> Row:
@@ -35,3 +36,9 @@ def test_a_folder_without_models_is_refused_before_anything_is_measured(option: 
     run = subprocess.run([sys.executable, script, option, tmp_path], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert f"{tmp_path} is not a folder of pocket models: there is no pocket.toml in it" in run.stderr
+
+
+def test_speech_is_measured_with_the_models_that_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "speech.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(HearthError, match=str(tmp_path)):
+        speech_rows(tmp_path, 1)
