@@ -212,6 +212,10 @@ class KvBlockStore:
         """
         return [self._readers.submit(key) for key in keys]
 
+    def warm_up(self) -> None:
+        """Starts the threads that read, so that the first read does not wait for them."""
+        self._readers.start()
+
     def announce(self, keys: Sequence[str]) -> None:
         """Blocks that are about to be read: the system may begin to fetch them from the disk, all at once."""
         raw = [one for one in map(parse_key, keys) if one is not None]

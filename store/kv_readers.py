@@ -1,4 +1,4 @@
-"""A few daemon threads that read blocks, started when the first is asked for."""
+"""A few daemon threads that read blocks, started when one is asked for or ahead of that."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ class Readers:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._n_threads = 0
         self._closed = False
+
+    def start(self) -> None:
+        """Starts all threads; after ``close`` none."""
+        with self._lock:
+            while not self._closed and self._n_threads < N_THREADS:
+                self._start_one()
 
     def submit(self, key: str) -> Future[bytes | memoryview | None]:
         """Starts a read; after ``close`` its result is None."""
@@ -42,8 +48,7 @@ class Readers:
             if self._closed:
                 return False
             if self._n_threads < N_THREADS:
-                self._n_threads += 1
-                threading.Thread(target=self._work, name=f"kv-read-{self._n_threads}", daemon=True).start()
+                self._start_one()
             self._tasks.put(task)
         return True
 
@@ -54,6 +59,10 @@ class Readers:
             for _ in range(self._n_threads):
                 self._tasks.put(None)
             self._n_threads = 0
+
+    def _start_one(self) -> None:
+        self._n_threads += 1
+        threading.Thread(target=self._work, name=f"kv-read-{self._n_threads}", daemon=True).start()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

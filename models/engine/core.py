@@ -14,7 +14,7 @@ from hearth.models.engine.loading import EngineParts
 from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
 from hearth.models.engine.preparing import Preparation
-from hearth.models.engine.prompt import MediaSpan
+from hearth.models.engine.prompt import media_spans
 from hearth.models.engine.runner import Runner
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence
@@ -89,6 +89,8 @@ class EngineCore:
 
     def warm_up(self) -> None:
         """Before the first request: finds out what a token takes, and whether all threads are worth having."""
+        if self._disk is not None:
+            self._disk.warm_up()
         n_threads = self._threads.n_threads
         elapsed_s = self._context.warm_up()
         self._scheduler.answers_took(elapsed_s)  # else the first answers would let no prompt be read beside them
@@ -379,8 +381,8 @@ class EngineCore:
 
     def _cost_s(self, slot: CachedSequence) -> float:
         """What it would take to compute again what a sequence holds, by what was measured."""
-        n_pictures = sum(isinstance(entry, MediaSpan) for entry in slot.entries)
-        return slot.n_tokens * (self._scheduler.prefill_token_s or 0.0) + n_pictures * self._preparation.encode_s
+        encoded_s = len(media_spans(slot.entries)) * self._preparation.encode_s
+        return slot.n_tokens * (self._scheduler.prefill_token_s or 0.0) + encoded_s
 
     def _undo(self, sequences: list[Sequence]) -> None:
         """Takes back what a decode that did not finish left in the KV cache."""

@@ -29,6 +29,7 @@ from hearth.models.engine.prompt import (
     entry_n_pos,
     entry_n_tokens,
     is_end,
+    media_spans,
 )
 
 logger = logging.getLogger("hearth.kv")
@@ -84,6 +85,8 @@ class KvStore(Protocol):
     def read_async(self, keys: Sequence[str]) -> Sequence[Future[bytes | memoryview | None]]: ...
 
     def announce(self, keys: Sequence[str]) -> None: ...
+
+    def warm_up(self) -> None: ...
 
     def recycle(self, payload: bytes | memoryview) -> None: ...
 
@@ -162,6 +165,10 @@ class DiskCache:
         return bool(self._saves)
 
     # restore
+
+    def warm_up(self) -> None:
+        """Before the first request: what reads is started."""
+        self._store.warm_up()
 
     def begin(self, entries: list[Entry], n_have: int) -> Restore | None:
         """Starts reading what is saved of ``entries`` beyond the first ``n_have``; None if nothing is.
@@ -369,8 +376,11 @@ def blocks(entries: Sequence[Entry], max_tokens: int = NO_LIMIT) -> Iterator[tup
 def _block_end(entries: Sequence[Entry], start: int, max_tokens: int) -> int:
     """Where the block that begins at ``start`` ends: at its last token or behind the picture that holds it; before that
     picture if the block would be too long with it."""
+    limit = min(BLOCK_TOKENS, max_tokens)
+    if not media_spans(entries[start : start + limit]):
+        return min(start + limit, len(entries))
     end, n_tokens = start, 0
-    while end < len(entries) and n_tokens < min(BLOCK_TOKENS, max_tokens):
+    while end < len(entries) and n_tokens < limit:
         n_tokens += entry_n_tokens(entries[end])
         if n_tokens > max_tokens and end > start:
             break

@@ -35,15 +35,15 @@ def entry_n_pos(entry: Entry) -> int:
 
 def count_tokens(entries: Sequence[Entry]) -> int:
     """KV cells of all entries."""
-    return len(entries) + sum(span.n_tokens - 1 for span in _spans(entries))
+    return len(entries) + sum(span.n_tokens - 1 for span in media_spans(entries))
 
 
 def count_positions(entries: Sequence[Entry]) -> int:
     """Positions that all entries take."""
-    return len(entries) + sum(span.n_pos - 1 for span in _spans(entries))
+    return len(entries) + sum(span.n_pos - 1 for span in media_spans(entries))
 
 
-def _spans(entries: Sequence[Entry]) -> list[MediaSpan]:
+def media_spans(entries: Sequence[Entry]) -> list[MediaSpan]:
     """Nearly all entries are tokens, and there are thousands: a call for each would take as long as a token."""
     return [entry for entry in entries if entry.__class__ is MediaSpan]
 

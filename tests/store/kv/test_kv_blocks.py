@@ -18,6 +18,7 @@ from hearth.store import kv_files
 from hearth.store.errors import StoreError
 from hearth.store.kv_blocks import KvBlock, KvBlockStore, KvOwned
 from hearth.store.kv_keys import decode, encode
+from hearth.store.kv_readers import N_THREADS
 from tests.store.kv.chains import (
     BUDGET,
     MODEL,
@@ -539,6 +540,9 @@ def test_opening_starts_no_thread_and_closing_ends_all(folder: Path) -> None:
     before = threading.active_count()
     with closing(KvBlockStore(folder, budget_bytes=BUDGET)) as store:
         assert threading.active_count() == before
+        store.warm_up()
+        readers = [one for one in threading.enumerate() if one.name.startswith("kv-read-")]
+        assert len(readers) == len({one.name for one in readers}) == N_THREADS
         keys = put_chain(store, [1])
         [future.result(5) for future in store.read_async(keys * 8)]
         assert all(one.daemon for one in threading.enumerate() if one.name.startswith("kv-"))
