@@ -21,8 +21,10 @@ from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.connector import CAbstractor, ViewAbstractor
 from hearth.multimodal.letters import LetterReader, PrintVectors
+from hearth.multimodal.locating import listed, looks_at
+from hearth.multimodal.locator import Locator
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
 from hearth.multimodal.print_reading import read_print
 
 END_TOKEN = "<|end|>"
@@ -40,8 +42,9 @@ class VisionNetwork(nn.Module):
 
     ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has
     them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
-    or ``n_places``, for pictures seen in views. ``letters``, if there are any, are the channels of a
-    reader of print.
+    or ``n_places``, for pictures seen in views. ``letters``, if there are any, are the channels of a reader of print,
+    and ``locator`` those of a network that tells where things stand. ValueError for one without a reader or views: it
+    looks at tiles, and its list stands behind what is printed.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -52,7 +55,11 @@ class VisionNetwork(nn.Module):
         self.connector = (ViewAbstractor if self.in_views else CAbstractor)(in_channels, **config["connector"])
 
         self.letters = LetterReader(tuple(config["letters"])) if "letters" in config else None
-        self.print = PrintVectors(config["connector"]["n_embd"]) if "letters" in config else None
+        n_embd = config["connector"]["n_embd"]
+        self.print = PrintVectors(n_embd) if "letters" in config else None
+        if "locator" in config and not (self.in_views and self.letters):
+            raise ValueError("a locator needs letters and n_places beside it")
+        self.locator = Locator(n_embd, config["locator"]) if "locator" in config else None
 
     def feature_maps(self, pixels: Tensor) -> FeatureMaps:
         """The maps of the image tower's two deepest stages, of (batch, 3, height, width) normalised pixels."""
@@ -106,7 +113,7 @@ class PocketVision:
         try:
             network = VisionNetwork(config)
             network.load_state_dict({k: v.float() for k, v in safetensors.torch.load(weights).items()})
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ModelFileError(
                 f"{folder / 'vision.safetensors'} and vision.json do not belong together ({reason}): restore both files"
@@ -119,7 +126,7 @@ class PocketVision:
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> NDArray[np.float32]:
-        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, of its tiles, of what is printed."""
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole, its tiles, what is printed and listed."""
         if not self._network.in_views:
             return self._tokens(self._pixels(image), None)
         seen = views.views(image, self._side_px)
@@ -127,8 +134,19 @@ class PocketVision:
         if self._network.letters and self._network.print:
             weights = {name: weight.numpy() for name, weight in self._network.print.state_dict().items()}
             frame = views.tile_frame(*image.size, self._side_px)
-            tokens.append(PrintTokens(weights).tokens(read_print(image, frame, self._said), frame))
+            told = read_print(image, frame, self._said)
+            if self._network.locator:
+                told = with_list(told, listed(self._located(tokens[1], frame), frame))
+            tokens.append(PrintTokens(weights).tokens(told, frame))
         return np.concatenate(tokens)
+
+    @torch.inference_mode()
+    def _located(self, tiles: NDArray[np.float32], frame: views.Frame) -> NDArray[np.float32]:
+        assert self._network.locator is not None
+        rows, columns = views.token_grid(frame, self._side_px)
+        tokens, looks = torch.from_numpy(tiles.reshape(rows, columns, -1)), looks_at(frame, self._side_px)
+        said: NDArray[np.float32] = self._network.locator(tokens[None], torch.from_numpy(looks)[None])[0].numpy()
+        return said
 
     @torch.inference_mode()
     def _said(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

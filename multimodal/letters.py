@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, SAID
+from hearth.multimodal.print_order import WRITTEN
 from hearth.multimodal.views import ANCHORS
 
 
@@ -81,13 +82,13 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
 class PrintVectors(nn.Module):
     """What ``hearth.multimodal.print_order.PrintTokens`` makes tokens of, all of width ``n_embd``.
 
-    ``characters``: none, each of ``SAID``, then a space; ``begins``: of a word; ``places``: of the anchors of a
+    ``characters``: none, then each of ``print_order.WRITTEN``; ``begins``: of a word; ``places``: of the anchors of a
     picture; ``before``: of what stands three before a character, as ``characters``.
     """
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
-        self.characters = nn.Parameter(torch.zeros(2 + len(SAID), n_embd))
+        self.characters = nn.Parameter(torch.zeros(1 + len(WRITTEN), n_embd))
         self.begins = nn.Parameter(torch.zeros(n_embd))
         self.places = nn.Parameter(torch.zeros(ANCHORS**2, n_embd))
-        self.before = nn.Parameter(torch.zeros(2 + len(SAID), n_embd))
+        self.before = nn.Parameter(torch.zeros(1 + len(WRITTEN), n_embd))

@@ -19,8 +19,9 @@ from PIL import Image
 
 from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
+from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
 from hearth.multimodal.print_reading import read_print
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that
 _FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
 _TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
 _LETTERS_FILE = "letters.onnx"  # of one that reads print
+_LOCATOR_FILE = "locator.onnx"  # of one that tells where things stand
 _PRINT = "network.print."  # weights of such a one
 
 
@@ -49,6 +51,7 @@ class PictureEncoder:
         tiles: InferenceSession | None,
         caption: InferenceSession,
         letters: InferenceSession | None,
+        locator: InferenceSession | None,
         print_tokens: PrintTokens | None,
         tokenizer: Tokenizer,
         end_id: int,
@@ -60,6 +63,7 @@ class PictureEncoder:
         self._tiles = tiles
         self._caption = caption
         self._letters = letters
+        self._locator = locator
         self._print_tokens = print_tokens
         self._tokenizer = tokenizer
         self._end = end_id
@@ -90,9 +94,11 @@ class PictureEncoder:
             in_views = "n_places" in config["connector"]
             tiles = _session(_read(folder / _TILES_FILE, digest), weights) if in_views else None
             letters = _session(_read(folder / _LETTERS_FILE, digest), weights) if "letters" in config else None
+            locator = _session(_read(folder / _LOCATOR_FILE, digest), weights) if "locator" in config else None
             print_weights = {n.removeprefix(_PRINT): _full(w) for n, w in weights.items() if n.startswith(_PRINT)}
             print_tokens = PrintTokens(print_weights) if "letters" in config else None
-            return cls(picture, tiles, caption, letters, print_tokens, tokenizer, end, config, digest.hexdigest())
+            graphs = picture, tiles, caption, letters, locator
+            return cls(*graphs, print_tokens, tokenizer, end, config, digest.hexdigest())
         except ModelFileError:
             raise
         except Exception as error:  # each parser has exceptions of its own; the cause is kept
@@ -106,7 +112,7 @@ class PictureEncoder:
         return self._n_tokens or views.n_tokens(width, height) + (PRINT_TOKENS if self._print_tokens else 0)
 
     def encode(self, image: Image.Image) -> Array:
-        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole picture, of its tiles, of what is printed."""
+        """Visual tokens, float32, shape (n_tokens, n_embd): of the whole, its tiles, what is printed and listed."""
         tokens: Array
         if self._tiles is None:
             tokens = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
@@ -115,8 +121,18 @@ class PictureEncoder:
         parts = [self._picture.run(["tokens"], _fed(whole))[0][0], self._tiles.run(["tokens"], _fed(tiles))[0][0]]
         if self._print_tokens is not None:
             frame = views.tile_frame(*image.size, self._side_px)
-            parts.append(self._print_tokens.tokens(read_print(image, frame, self._said), frame))
+            told = read_print(image, frame, self._said)
+            if self._locator is not None:
+                told = with_list(told, listed(self._located(parts[1], frame), frame))
+            parts.append(self._print_tokens.tokens(told, frame))
         return np.concatenate(parts)
+
+    def _located(self, tiles: Array, frame: views.Frame) -> Array:
+        assert self._locator is not None
+        rows, columns = views.token_grid(frame, self._side_px)
+        fed = {"tokens": tiles.reshape(1, rows, columns, -1), "looks": looks_at(frame, self._side_px)[None]}
+        said: Array = self._locator.run(["said"], fed)[0][0]
+        return said
 
     def _said(self, pixels: Array) -> Array:
         assert self._letters is not None

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 # change it whenever pixels, views or how print is put in order change: it is part of every embedding's identity
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 _FILL = (128, 128, 128)
 
 

@@ -38,8 +38,8 @@ _DOUBLE_APART = 0.6  # and between two if one of them is not sure
 class Printed:
     """A character, the middle of it and the size of its font in pixels of the canvas, and whether it begins a word.
 
-    Or a bar by its colour, one of ``BARS``, and the middle of its end. ``chances`` are those of each of ``SAID``, where
-    it is not sure.
+    Or a bar by its colour, one of ``BARS``, and the middle of its end; or a word of a list of places. ``chances`` are
+    those of each of ``SAID``, where it is not sure.
     """
 
     character: str

@@ -4,7 +4,7 @@ The characters of a picture follow its other visual tokens one by one, as letter
 copied as what is written is. Charts are read bar by bar, the colour first, and price lists by columns, what stands on
 the common line first. There are as many tokens in every picture, so that its size tells their number. To copy "letter"
 it is not enough to look for what follows a character: a language model notes the tokens before each, and what is read
-tells one more.
+tells one more. The places of things that are alike follow as a list, see ``hearth.multimodal.locating``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hearth.multimodal.locating import LIST_WORDS
 from hearth.multimodal.print_cells import BARS, SAID, Array, Printed, characters_of
 from hearth.multimodal.print_charts import words_by_bars
 from hearth.multimodal.print_words import Word, in_lines, middle, words_of, written_alike
@@ -23,7 +24,8 @@ PRINT_TOKENS = 56  # of a picture; what is printed behind them is not told
 _RAGGED = 0.25  # in sizes of the font, between what stands over or under the words of a line; less is another line
 
 SPACE = " "
-_WRITTEN = ("", *SAID, SPACE)  # as ``PrintVectors`` has them
+WRITTEN = (*SAID, SPACE, *LIST_WORDS)
+_ROWS = ("", *WRITTEN)  # as ``PrintVectors`` has them
 
 
 def printed(said: Array) -> list[Printed]:
@@ -80,6 +82,11 @@ def _in_columns(lines: list[list[Word]]) -> list[list[Word]]:
     return columns if one_side and 2 * in_pairs > len(heads) and np.ptp(distances) > _RAGGED * size else []
 
 
+def with_list(characters: list[Printed], places: list[Printed]) -> list[Printed]:
+    """What is printed, and the list of ``places`` behind it if there is room for all of it."""
+    return [*characters, *places] if len(characters) + len(places) <= PRINT_TOKENS else characters
+
+
 class PrintTokens:
     """What characters and their places add to visual tokens."""
 
@@ -89,8 +96,10 @@ class PrintTokens:
         """
         names = ("characters", "begins", "places", "before")
         self._characters, self._begins, self._places, self._before = (weights[name] for name in names)
-        if len(self._characters) != len(_WRITTEN):
-            raise ValueError(f"vectors of {len(self._characters)} characters and bars, but {len(_WRITTEN)} are read")
+        if len(self._characters) != len(_ROWS):
+            raise ValueError(
+                f"vectors of {len(self._characters)} characters, bars and words, but {len(_ROWS)} are read"
+            )
 
     def tokens(self, characters: list[Printed], frame: Frame) -> Array:
         """Visual tokens of the first ``PRINT_TOKENS`` characters and spaces on a canvas, and empty ones behind them."""
@@ -101,7 +110,7 @@ class PrintTokens:
             begins = np.array([[one.begins] for one in told], np.float32)
             places = anchor_weights(*frame.in_square(middles[:, 0], middles[:, 1]))
             places[[one.character == SPACE for one in told]] = 0.0
-            indices = [_WRITTEN.index(one.character) for one in told]
+            indices = [_ROWS.index(one.character) for one in told]
             tokens[: len(told)] = self._characters[indices] + begins * self._begins + places @ self._places
             tokens[3 : len(told)] += self._before[indices[:-3]]
         return tokens

@@ -130,14 +130,19 @@ def places_of(frame: Frame, side_px: int, *, tiles: bool, crop: tuple[int, int, 
 
 def anchor_weights(across: Array, down: Array) -> Array:
     """(n,) shares of the square that a picture is fitted in → (n, ANCHORS²) weights of the anchors around."""
-    return (_hats(down)[:, :, None] * _hats(across)[:, None, :]).reshape(len(across), -1)
+    return (hats(down, ANCHORS)[:, :, None] * hats(across, ANCHORS)[:, None, :]).reshape(len(across), -1)
 
 
-def _hats(shares: Array) -> Array:
-    """(n,) shares of a side → (n, ANCHORS) weights of the two nearest anchors."""
-    at = np.clip(shares * ANCHORS - 0.5, 0, ANCHORS - 1)[:, None]
-    weights: Array = np.maximum(0.0, 1.0 - np.abs(at - np.arange(ANCHORS)))
+def hats(shares: Array, n: int) -> Array:
+    """(…) shares of a side → (…, n) weights of the two nearest of ``n`` points along it, by linear interpolation."""
+    at = np.clip(shares * n - 0.5, 0, n - 1)[..., None]
+    weights: Array = np.maximum(0.0, 1.0 - np.abs(at - np.arange(n)))
     return weights
+
+
+def token_grid(frame: Frame, side_px: int) -> tuple[int, int]:
+    """Rows and columns of the visual tokens on the frame's canvas."""
+    return frame.canvas[1] * TOKENS_A_SIDE // side_px, frame.canvas[0] * TOKENS_A_SIDE // side_px
 
 
 def whole(image: Image.Image, side_px: int) -> View:

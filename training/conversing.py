@@ -3,8 +3,8 @@
 In "bind" scenes are imagined only, see ``training.imagined``; in "chat" they are drawn.
 
 The vision half stands still and its tokens are encoded ahead: the language model learns to read tokens that do not
-change meanwhile, and a scene is asked about several times. Texts stand beside the pictures of most steps: the stage
-before has taught them, and they must not fade.
+change meanwhile, and a scene is asked about several times. Texts or imagined scenes stand beside the pictures of each
+step: the stage before has taught them, and they must not fade.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ IMAGINED = 24
 CYCLE = 8  # steps
 # step of the cycle → texts, or imagined scenes, beside its pictures
 TEXTS = {
-    0: ("grounded",), 1: ("imagined",), 2: ("talk", "sums"), 3: ("imagined", "talk"), 4: ("drill", "talk"),
-    5: ("grounded",), 6: ("talk", "sums"), 7: ("grounded",),
+    0: ("grounded",), 1: ("imagined", "sums"), 2: ("talk", "sums"), 3: ("imagined", "talk"),
+    4: ("drill", "talk", "sums"), 5: ("grounded",), 6: ("talk", "sums"), 7: ("grounded",),
 }  # fmt: skip
 IMAGINED_TEXTS = {1: ("talk",), 2: ("grounded",), 4: ("drill",), 5: ("sums",)}  # beside scenes that are all imagined
 TALKS_PER_STEP = 56
@@ -86,7 +86,7 @@ class Conversing:
         self._step = 0
 
     def losses(self, progress: float) -> dict[str, Tensor]:
-        """Pictures in every step, and text beside most of them."""
+        """Pictures in every step, and texts or imagined scenes beside them."""
         beside = (TEXTS if self.composer else IMAGINED_TEXTS).get(self._step % CYCLE, ())
         self._step += 1
         with autocast(self.device):

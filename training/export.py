@@ -20,7 +20,7 @@ from training.language import LanguageModel
 
 VERSION = 1
 RETRIEVAL_BUDGET_TOKENS = 600
-MAX_VISUAL_TOKENS = (1 + TILES) * TOKENS_A_SIDE**2 + PRINT_TOKENS  # of a picture: the whole, its tiles, its print
+MAX_VISUAL_TOKENS = (1 + TILES) * TOKENS_A_SIDE**2 + PRINT_TOKENS  # of a picture: the whole, its tiles, what is read
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"

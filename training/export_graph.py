@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.locating import PLACES, POINTS
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE
 from training.shipped import shipped_vision
 
@@ -60,6 +61,19 @@ class _Letters(nn.Module):
         return said
 
 
+class _Locator(nn.Module):
+    """(1, rows, columns, n_embd) visual tokens of tiles, and where to look → what is said of places."""
+
+    def __init__(self, network: VisionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, looks: Tensor) -> Tensor:
+        assert self.network.locator is not None
+        said: Tensor = self.network.locator(tokens, looks)
+        return said
+
+
 class _Caption(nn.Module):
     """(batch, context_length) token ids → search vectors."""
 
@@ -92,6 +106,12 @@ def export_graphs(folder: Path) -> None:
         graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", {**sides, "places": {1: free}}))
         if network.letters:
             graphs.append((_Letters(network), {"pixels": tiles["pixels"]}, ["letters"], "letters.onnx", sides))
+        if network.locator:
+            rows, columns = 2 * TOKENS_A_SIDE, 3 * TOKENS_A_SIDE
+            tokens = torch.zeros(1, rows, columns, config["connector"]["n_embd"])
+            located = {"tokens": tokens, "looks": torch.zeros(1, len(PLACES) * POINTS, rows * columns)}
+            grid: Shapes = {"tokens": {1: free, 2: free}, "looks": {2: free}}
+            graphs.append((_Locator(network), located, ["said"], "locator.onnx", grid))
     else:
         graphs.append((_Picture(network), {"pixels": pixels}, ["tokens", "vector"], "picture.onnx", None))
     for module, examples, outputs, file_name, shapes in graphs:

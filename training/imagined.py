@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,9 +19,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.locating import LIST_WORDS, list_of, place_of
 from hearth.multimodal.print_cells import SAID, Printed
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_order
-from hearth.multimodal.views import TOKENS_A_SIDE, n_tokens, tile_frame, whole_frame
+from hearth.multimodal.views import TOKENS_A_SIDE, Frame, n_tokens, tile_frame, whole_frame
+from training.answers import counts_of
 from training.asking import BACKGROUND, Part, WordTokens, ask
 from training.backgrounds import BACKGROUND_NAMES
 from training.charts import SMALLER, TITLED_SHARE, chart_of, ticks
@@ -39,6 +42,7 @@ FITTED_SCENES = 560
 NOISE = 0.5  # of what is left of real tokens: some of it is what the map does not tell of a name, and not noise
 ENCODED_TOGETHER = 60
 MISREAD = 0.08  # of the letters of labels
+MISPLACED = 0.2  # so many times as often as a letter a list of alike things is wrong
 MISSED, TWICE = 0.5, 0.15  # of these; the others are taken for others
 ADVANCE = 0.55  # from one character to the next, in sizes of a font
 RIDGE = 0.3  # in tokens: how many it takes for a direction of word vectors to count
@@ -81,17 +85,19 @@ class TokenMaker:
         self.words = WordTokens(tokenizer)
         self.explained = 0.0
 
-    def fit(self, scenes: list[Scene], visual: list[Tensor]) -> None:
-        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd). What is read where
-        nothing is printed stays as it is.
+    def fit(self, scenes: list[Scene], visual: list[Tensor], told: Sequence[Sequence[Printed]] = ()) -> None:
+        """Fits the map to real scenes and their visual tokens, each of shape (n_tokens, n_embd). What is ``told`` of
+        scenes without print stays as it is, if it is no list.
 
         A token is the mean token at its place and a linear map of the mean vector of its words (ridge regression).
         """
-        told = [told_by(scene, self.words) for scene in scenes]
+        asked_for = [told_by(scene, self.words) for scene in scenes]
         seen = torch.stack(visual)
-        tokens, self._read = seen[:, :N_SCENE], seen[[not scene.marks for scene in scenes], N_SCENE:]
-        asked = torch.stack([one.kinds > 0 for one in told])
-        said = torch.stack([self._said(one) for one in told])
+        lists = [any(one.character in LIST_WORDS for one in of_scene) for of_scene in told] or [False] * len(scenes)
+        plain = [not scene.marks and not is_listed for scene, is_listed in zip(scenes, lists, strict=True)]
+        tokens, self._read = seen[:, :N_SCENE], seen[plain, N_SCENE:]
+        asked = torch.stack([one.kinds > 0 for one in asked_for])
+        said = torch.stack([self._said(one) for one in asked_for])
         self._middle = tokens.mean(0)
         self._said_middle = said.sum(0) / asked.sum(0).clamp(min=1)[:, None]
         x, y = (said - self._said_middle)[asked], (tokens - self._middle)[asked]
@@ -101,7 +107,7 @@ class TokenMaker:
         left = tokens - self._middle
         left[asked] -= x @ self._map
         self.explained = 1 - float(left[asked].square().sum() / y.square().sum())
-        kinds = torch.stack([one.kinds for one in told])
+        kinds = torch.stack([one.kinds for one in asked_for])
         is_tile = torch.arange(tokens.shape[1]).expand_as(kinds) >= N_WHOLE
         self._left = {
             (kind, tile): left[(kinds == kind) & (is_tile == tile)] for kind in (0, 1, 2) for tile in (False, True)
@@ -205,10 +211,12 @@ class Imaginer(Painter):
 
 
 def as_read(scene: Scene, misread: float = 0.0) -> tuple[Printed, ...]:
-    """What a reader says of ``scene`` that does not err, or that mistakes a share of the letters of bars' labels. A
-    scene has one reading.
+    """What a reader says of ``scene`` that does not err, or that mistakes a share of the letters of bars' labels and,
+    less often, where alike things stand. A scene has one reading.
     """
     frame = tile_frame(*scene.image.size, SIDE_PX)
+    if scene.kind == "things":
+        return tuple(_listed(scene, frame, misread * MISPLACED))
     marks = [*scene.marks, *bar_ends(scene)]
     rng = random.Random(f"{marks[0].x} {marks[-1].y}") if marks else random.Random()
     labels = {bar.first_mark + at for bar in scene.bars for at in range(len(bar.label))}
@@ -222,6 +230,19 @@ def as_read(scene: Scene, misread: float = 0.0) -> tuple[Printed, ...]:
         else:
             told.append(read)
     return tuple(in_reading_order(told)[:PRINT_TOKENS])
+
+
+def _listed(scene: Scene, frame: Frame, mistaken: float) -> list[Printed]:
+    """The list of alike things, rarely with one of them missing or for things that differ, or no list."""
+    rng = random.Random(f"{scene.things[0].box}")
+    taken = [place_of(thing.cell) for thing in scene.things]
+    alike = len(counts_of(scene)) == 1
+    if rng.random() < mistaken:
+        if alike and rng.random() < 0.5:
+            taken.remove(rng.choice(taken))
+        else:
+            alike = not alike
+    return list_of(taken, frame) if alike else []
 
 
 def _mistaken(read: Printed, rng: random.Random) -> list[Printed]:
@@ -245,6 +266,7 @@ class ImaginedScenes:
         self._generator = torch.Generator().manual_seed(self.rng.randrange(2**31))
         self._painter = painter
         self._print_tokens: PrintTokens | None = None
+        self._listing = True  # as an encoder with a locator does
 
     def fit(self, vision: VisionNetwork, device: torch.device) -> None:
         """Draws and encodes some scenes for the maker to learn from."""
@@ -257,14 +279,15 @@ class ImaginedScenes:
         was_training = vision.training
         vision.eval()
         with torch.no_grad():
-            visual = [
-                encoded.tokens.cpu()
+            encoded = [
+                one
                 for start in range(0, len(scenes), ENCODED_TOGETHER)
-                for encoded in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
+                for one in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
             ]
         vision.train(was_training)
         self._print_tokens = print_tokens(vision.print) if vision.print else None
-        self._maker.fit(scenes, visual)
+        self._listing = vision.locator is not None
+        self._maker.fit(scenes, [one.tokens.cpu() for one in encoded], [one.printed for one in encoded])
 
     def draw(self, kind: str) -> Scenes:
         """One scene, or the scenes of a group for "related"."""
@@ -273,11 +296,11 @@ class ImaginedScenes:
     def visual(self, scene: Scene) -> Tensor:
         """Visual tokens, shape (n_tokens, n_embd); others with every call."""
         read = None
-        if scene.marks and self._print_tokens:
-            frame = tile_frame(*scene.image.size, SIDE_PX)
-            read = torch.from_numpy(self._print_tokens.tokens(list(as_read(scene, MISREAD)), frame))
+        told = list(self.printed(scene))
+        if told and self._print_tokens:
+            read = torch.from_numpy(self._print_tokens.tokens(told, tile_frame(*scene.image.size, SIDE_PX)))
         return self._maker.make(told_by(scene, self._maker.words), self._generator, read)
 
     def printed(self, scene: Scene) -> tuple[Printed, ...]:
-        """What is read of a scene."""
-        return as_read(scene, MISREAD)
+        """What is read and listed of a scene."""
+        return as_read(scene, MISREAD) if scene.marks or self._listing else ()

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.print_cells import BARS, CHARACTERS, SAID
-from hearth.multimodal.print_order import SPACE
+from hearth.multimodal.print_order import SPACE, WRITTEN
 from hearth.multimodal.views import ANCHORS
 from training.aligning import normalised
 from training.copying import N_CODE, TWO_BACK, noted, turn
@@ -96,23 +96,28 @@ def run(plan: StagePlan, vision: VisionNetwork, printer: Printer, seed: int) -> 
 
 @torch.no_grad()
 def start_with_print(vision: VisionNetwork, language: LanguageModel, tokenizer: Tokenizer) -> None:
-    """Gives the characters that are read the vectors of written ones, and places those of other visual tokens.
+    """Gives the characters that are read and the words of lists the vectors of written ones, and places those of other
+    visual tokens.
 
     Of the character three before they tell what a token notes of its previous one, turned twice by ``copying.turn``, as
     those one and two before are noted.
     Where nothing is read tokens stay nought: what a language model has learnt without them holds (with the mean vector
-    its loss on imagined scenes went from 0.08 to 3.1). Nothing is done if they have some, or if ``vision`` does not
-    read.
+    its loss on imagined scenes went from 0.08 to 3.1). Those that have vectors keep them. Nothing is done if ``vision``
+    does not read.
     """
     vectors = vision.print
-    if vectors is None or vectors.characters.any():
+    if vectors is None:
         return
     embedding = language.embedding.weight
-    for at, said in enumerate((*SAID, SPACE), 1):
+    missing = (1 + (~vectors.characters[1:].any(1)).nonzero().flatten()).tolist()
+    for at in missing:
+        said = WRITTEN[at - 1]
         word = f" {said}" if said in BARS else said
         vectors.characters[at] = embedding[tokenizer.encode(word, add_special_tokens=False).ids].mean(0)
-    vectors.begins.copy_(vectors.characters[-1])
-    vectors.before[1:, -N_CODE:] = TWO_BACK * noted(language, vectors.characters[1:]) @ (turn() @ turn()).T
+    vectors.before[missing, -N_CODE:] = TWO_BACK * noted(language, vectors.characters[missing]) @ (turn() @ turn()).T
+    if vectors.places.any():
+        return
+    vectors.begins.copy_(vectors.characters[1 + WRITTEN.index(SPACE)])
     connector: Any = vision.connector
     places = connector.position[: ANCHORS**2] @ connector.output.weight.T
     places = places - places.mean(0)

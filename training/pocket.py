@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from training import aligning, conversing, lettering, mixing, naming, reading
+from training import aligning, conversing, lettering, mixing, naming, placing, reading
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
 from training.lookup import attribute_ids, character_ids, start_with_lookup
 from training.loop import StagePlan
 from training.material import load_material
+from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.shipped import load_shipped, start_from
 from training.sources import start_with_quoting
@@ -28,18 +29,19 @@ from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("names", "letters", "text", "look", "bind", "mixed", "chat", "export")
+STAGES = ("names", "letters", "text", "look", "places", "bind", "mixed", "chat", "export")
 SHARES = {
     "names": 0.08,
     "letters": 0.12,
     "text": 0.18,
-    "look": 0.15,
+    "look": 0.14,
+    "places": 0.03,
     "bind": 0.1,
     "mixed": 0.02,
-    "chat": 0.35,
+    "chat": 0.33,
 }  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
-PICTURE_STAGES = {"names", "look", "bind", "mixed", "chat"}
+PICTURE_STAGES = {"names", "look", "places", "bind", "mixed", "chat"}
 
 log = logging.getLogger("training.pocket")
 
@@ -106,6 +108,23 @@ def tokenizer_of(recipe: Recipe) -> Tokenizer:
     return tokenizer
 
 
+def check_parts(recipe: Recipe, new: set[str]) -> None:
+    """ValueError if a part that finished files lack would be shipped as it is before any training."""
+    for part, stage in (("letters.", "letters"), ("locator.", "places")):
+        if part in new and stage not in recipe.stages and not (recipe.runs / f"{stage}.pt").is_file():
+            raise ValueError(f"{recipe.start} has no {part.rstrip('.')}: train it by --stage {stage} besides")
+
+
+def load_whole(recipe: Recipe, stage: str, network: PocketNetwork) -> None:
+    """The network as ``stage`` left it; the reader and the locator, which stand still in these stages, as their own
+    left them, which may have been gone on with since.
+    """
+    load_stage(recipe.runs / f"{stage}.pt", network)
+    for name, part in (("letters", network.vision.letters), ("places", network.vision.locator)):
+        if part is not None:
+            load_stage(recipe.runs / f"{name}.pt", part)
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     recipe = parse_arguments()
@@ -116,7 +135,7 @@ def main() -> None:
     network = new_network(tokenizer.get_vocab_size())
     language = network.language
     if recipe.start is not None:
-        load_shipped(recipe.start, network)
+        check_parts(recipe, load_shipped(recipe.start, network))
     else:
         start_with_copying(language, recipe.seed)
         start_with_quoting(language)
@@ -137,20 +156,22 @@ def main() -> None:
     lettering.start_with_print(network.vision, language, tokenizer)
     if "look" in recipe.stages and pictures:
         aligning.run(recipe.plan("look", 1.5e-3), network, pictures, tokenizer, recipe.seed, clip_weight=0.5)
-    load_stage(recipe.runs / "look.pt", network)
+    load_whole(recipe, "look", network)
+    if "places" in recipe.stages and pictures:
+        placing.run(recipe.plan("places", 2e-3), network.vision, pictures, recipe.seed + 50_000)
     if "bind" in recipe.stages and pictures:
         seed = recipe.seed + 120_000
         if recipe.start is None:  # finished files have learnt theirs
             start_with_lookup(language, attribute_ids(tokenizer), character_ids(tokenizer))
         conversing.run(recipe.plan("bind", 8e-4), network, pictures, tokenizer, recipe.data, seed, drawn=False)
-    load_stage(recipe.runs / "bind.pt", network)
+    load_whole(recipe, "bind", network)
     if "mixed" in recipe.stages and pictures:
         mixing.run(recipe.plan("mixed", 6e-4), network, pictures, tokenizer, recipe.seed + 60_000)
-    load_stage(recipe.runs / "mixed.pt", network)
+    load_whole(recipe, "mixed", network)
     if "chat" in recipe.stages and pictures:
         conversing.run(recipe.plan("chat", 5e-4), network, pictures, tokenizer, recipe.data, recipe.seed + 90_000)
     if "export" in recipe.stages:
-        load_stage(recipe.runs / "chat.pt", network)
+        load_whole(recipe, "chat", network)
         config = aligning.vision_config(language.config.n_embd, language.config.n_vocab)
         export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)
 

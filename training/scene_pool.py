@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.letters import PrintVectors
+from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.print_cells import Printed
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
-from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, whole_frame
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed, with_list
+from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, token_grid, whole_frame
 from training.loop import autocast
 from training.pictures import MAX_COUNT, Painter
 from training.related import related
@@ -30,43 +31,79 @@ Scenes = tuple[Scene, ...]
 
 @dataclass(frozen=True)
 class Encoded:
-    """The visual tokens of a scene, (n_tokens, n_embd): of the whole, of the tiles, then of what is ``printed``."""
+    """The visual tokens of a scene, (n_tokens, n_embd): of the whole, of the tiles, then of what is ``printed``
+    and listed.
+    """
 
     tokens: Tensor
     printed: tuple[Printed, ...] = ()
 
 
 def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.device) -> list[Encoded]:
-    """Keeps gradients, but not through what is printed."""
-    frames: dict[tuple[tuple[int, int], bool], list[tuple[int, Frame]]] = defaultdict(list)
-    for index, scene in enumerate(scenes):
-        for tiles, make in ((False, whole_frame), (True, tile_frame)):
-            frame = make(*scene.image.size, SIDE_PX)
-            frames[(frame.canvas, tiles)].append((index, frame))
-    found: dict[tuple[int, bool], Tensor] = {}
-    read: dict[int, list[Printed]] = {}
-    for (_, tiles), members in frames.items():
-        for start in range(0, len(members), ENCODE_BATCH):
-            part = members[start : start + ENCODE_BATCH]
-            pixels = np.stack([pixels_of(canvas_of(scenes[index].image, frame)) for index, frame in part])
-            places = np.stack([places_of(frame, SIDE_PX, tiles=tiles) for _, frame in part])
-            batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
-            with autocast(device):
-                tokens = vision.visual_tokens(vision.feature_maps(batch), torch.from_numpy(places).to(device))
-                if tiles and vision.letters is not None:
-                    with torch.no_grad():
-                        letters = vision.letters(batch).float().cpu().numpy()
-                    read.update({index: printed(logits) for (index, _), logits in zip(part, letters, strict=True)})
-            found.update({(index, tiles): rows.float() for (index, _), rows in zip(part, tokens, strict=True)})
-    views = [torch.cat((found[(i, False)], found[(i, True)])) for i in range(len(scenes))]
+    """Keeps gradients, but not through what is printed or where things are told to stand."""
+    whole, tiles = (_seen(scenes, vision, device, tiles=tiles) for tiles in (False, True))
+    views = [torch.cat(parts) for parts in zip(whole.tokens, tiles.tokens, strict=True)]
     if vision.print is None:
         return [Encoded(tokens) for tokens in views]
-    told = print_tokens(vision.print)
+    make = print_tokens(vision.print)
     with_print = []
-    for at, (scene, tokens) in enumerate(zip(scenes, views, strict=True)):
-        behind = torch.from_numpy(told.tokens(read[at], tile_frame(*scene.image.size, SIDE_PX)))
-        with_print.append(Encoded(torch.cat((tokens, behind.to(tokens.device))), tuple(read[at][:PRINT_TOKENS])))
+    for scene, tokens, told in zip(scenes, views, tiles.told, strict=True):
+        behind = torch.from_numpy(make.tokens(told, tile_frame(*scene.image.size, SIDE_PX)))
+        with_print.append(Encoded(torch.cat((tokens, behind.to(tokens.device))), tuple(told[:PRINT_TOKENS])))
     return with_print
+
+
+def encode_tiles(scenes: list[Scene], vision: VisionNetwork, device: torch.device) -> list[Tensor]:
+    """Visual tokens of the tiles alone, (n_tokens, n_embd) each."""
+    return _seen(scenes, vision, device, tiles=True, telling=False).tokens
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Visual tokens of one view of each scene, and what is printed and listed if it is that of the tiles."""
+
+    tokens: list[Tensor]
+    told: list[list[Printed]]
+
+
+def _seen(
+    scenes: list[Scene], vision: VisionNetwork, device: torch.device, *, tiles: bool, telling: bool = True
+) -> _Seen:
+    by_canvas: dict[tuple[int, int], list[tuple[int, Frame]]] = defaultdict(list)
+    for index, scene in enumerate(scenes):
+        frame = (tile_frame if tiles else whole_frame)(*scene.image.size, SIDE_PX)
+        by_canvas[frame.canvas].append((index, frame))
+    found = _Seen([torch.empty(0)] * len(scenes), [[] for _ in scenes])
+    for members in by_canvas.values():
+        for start in range(0, len(members), ENCODE_BATCH):
+            part = members[start : start + ENCODE_BATCH]
+            frames = [frame for _, frame in part]
+            pixels = np.stack([pixels_of(canvas_of(scenes[index].image, frame)) for index, frame in part])
+            places = np.stack([places_of(frame, SIDE_PX, tiles=tiles) for frame in frames])
+            batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
+            with autocast(device):
+                tokens = vision.visual_tokens(vision.feature_maps(batch), torch.from_numpy(places).to(device)).float()
+                told = _told(batch, tokens, frames, vision) if tiles and telling else []
+            for at, (index, _) in enumerate(part):
+                found.tokens[index] = tokens[at]
+                if told:
+                    found.told[index] = told[at]
+    return found
+
+
+@torch.no_grad()
+def _told(pixels: Tensor, tokens: Tensor, frames: list[Frame], vision: VisionNetwork) -> list[list[Printed]]:
+    """What is printed on canvases of one size, and where things stand that are of one kind."""
+    if vision.letters is None:
+        return []
+    read = [printed(said) for said in vision.letters(pixels).float().cpu().numpy()]
+    if vision.locator is None:
+        return read
+    rows, columns = token_grid(frames[0], SIDE_PX)
+    looks = torch.from_numpy(np.stack([looks_at(frame, SIDE_PX) for frame in frames])).to(tokens.device)
+    with torch.autocast(tokens.device.type, enabled=False):  # as the runtime does: what is doubtful is cut at nought
+        said = vision.locator(tokens.reshape(len(tokens), rows, columns, -1), looks).cpu().numpy()
+    return [with_list(one, listed(where, frame)) for one, where, frame in zip(read, said, frames, strict=True)]
 
 
 def print_tokens(vectors: PrintVectors) -> PrintTokens:

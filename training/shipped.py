@@ -18,11 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.print_cells import SAID
 from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
-READING = ("letters.", "print.")  # of an encoder's weights; files before version 8 lack them, or have others
+READING = ("letters.", "print.", "locator.")  # of an encoder's weights; older files lack them, or have others
+WITHOUT_LISTS = 2 + len(SAID)  # vectors of print in files before version 10, which are the first of today's
 
 
 def start_from(folder: Path, runs: Path) -> Tokenizer:
@@ -44,16 +46,24 @@ def shipped_vision(folder: Path) -> VisionNetwork:
     return network.eval()
 
 
-def load_shipped(folder: Path, network: PocketNetwork) -> None:
-    """Loads ``vision.safetensors`` and ``language.gguf``. RuntimeError where shapes, ValueError where layers differ."""
+def load_shipped(folder: Path, network: PocketNetwork) -> set[str]:
+    """Loads ``vision.safetensors`` and ``language.gguf``. Returns which of ``READING`` stay as ``network`` has them.
+    RuntimeError where shapes, ValueError where layers differ.
+    """
     weights = safetensors.torch.load_file(folder / "vision.safetensors")
     state = {n: t.float() if t.is_floating_point() else t for n, t in weights.items()}
+    fresh: set[str] = set()
     for part in READING:
         new = {n: t for n, t in network.vision.state_dict().items() if n.startswith(part)}
+        for name, weight in new.items():
+            if part == "print." and name in state and len(state[name]) == WITHOUT_LISTS:
+                state[name] = torch.cat((state[name], weight[WITHOUT_LISTS:]))
         if any(n not in state or state[n].shape != t.shape for n, t in new.items()):
+            fresh.add(part)
             state = {n: t for n, t in state.items() if not n.startswith(part)} | new
     network.vision.load_state_dict(state)
     load_language(folder / "language.gguf", network.language)
+    return fresh
 
 
 def load_language(path: Path, model: LanguageModel) -> None:

@@ -8,6 +8,7 @@ from training.chats import Chat, Message
 from training.world import as_spoken, varied
 
 LIMIT = 100
+_COUNTED_UP = ("times", "divided by")
 _SIGNS = {"plus": "+", "minus": "-", "times": "×", "divided by": "/"}
 _TRAINED = (
     "What is {a} {op} {b}?", "What's {a} {op} {b}?", "How much is {a} {op} {b}?", "{a} {op} {b}?", "{a} {op} {b}",
@@ -63,18 +64,20 @@ def sum_chat(rng: random.Random, *, held_out: bool = False) -> Chat:
         if "{sign}" not in template and rng.random() < 0.15:
             question = as_spoken(question)
     equation = f"{first} {op} {second} is {result}"
-    on_the_way = steps(first, op, second)
-    answer = f"{', '.join(on_the_way)}, so {equation}." if on_the_way else f"{equation}."
+    link = ", " if op in _COUNTED_UP else ", so "
+    answer = link.join(filter(None, (", ".join(steps(first, op, second)), equation))) + "."
     return Chat((Message("user", question), Message("assistant", answer)), "sums", (equation,))
 
 
 def steps(first: int, op: str, second: int) -> list[str]:
-    """How people do it in their heads: by tens and ones, or by counting up a row of multiples."""
+    """How people do it in their heads, up to the sum itself: by tens and ones, or by counting up a row of multiples,
+    the last of which it is: each follows from the one before, and where to stop is seen.
+    """
     if op == "times":
-        fewer, more = sorted((first, second))
-        return [] if fewer < 2 else _counted_up(more, fewer)
+        return [f"{times} times {second} is {times * second}" for times in _up_to(first)[:-1] if second > 1]
     if op == "divided by":
-        return [] if second == 1 or not first else _counted_up(first // second, second)
+        counted = _up_to(first // second)[:-1] if second > 1 else ()
+        return [f"{times * second} divided by {second} is {times}" for times in counted]
     tens, ones = second // 10 * 10, second % 10
     if not tens or not ones:
         return []
@@ -83,10 +86,7 @@ def steps(first: int, op: str, second: int) -> list[str]:
     return [f"{first} {op} {tens} is {between}", f"{between} {op} {ones} is {result}"]
 
 
-def _counted_up(times: int, number: int) -> list[str]:
-    """Multiples of ``number`` up to ``times`` of it, first by tens, then by ones: each follows from the one before, and
-    where to stop is seen.
-    """
+def _up_to(times: int) -> tuple[int, ...]:
+    """By tens, then by ones."""
     tens = times // 10 * 10
-    row = (*range(10, tens + 1, 10), *range(tens + 1, times + 1))
-    return [f"{many} times {number} is {many * number}" for many in row]
+    return (*range(10, tens + 1, 10), *range(tens + 1, times + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from hearth.multimodal import locating
 from training.questions import EVERYDAY_SKILLS, QUESTIONS
 from training.vocabulary import PLURAL_ONLY, picture_names, plural, with_article
 
@@ -26,17 +27,7 @@ NAMES_DRAWN: tuple[str, ...] = tuple(sorted(set(picture_names().values())))
 NAMES: tuple[str, ...] = tuple(sorted(set(picture_names().values())))
 
 # grid cell (column, row) of the thing's centre -> how its place is said
-PLACES: dict[tuple[int, int], str] = {
-    (0, 0): "at the top left",
-    (1, 0): "at the top",
-    (2, 0): "at the top right",
-    (0, 1): "on the left",
-    (1, 1): "in the middle",
-    (2, 1): "on the right",
-    (0, 2): "at the bottom left",
-    (1, 2): "at the bottom",
-    (2, 2): "at the bottom right",
-}
+PLACES: dict[tuple[int, int], str] = {(at % 3, at // 3): name for at, name in enumerate(locating.PLACES)}
 
 # how large a thing is said to be: word -> up to which share of the picture's side, by the root of its area
 SIZES = {"very small": 0.16, "small": 0.24, "medium": 0.33, "large": 0.43, "very large": 10.0}

@@ -17,10 +17,11 @@ from hearth.assets import pocket_dir
 from hearth.models.errors import ModelFileError
 from hearth.multimodal.clip import END_TOKEN, PocketVision, VisionNetwork
 from hearth.multimodal.connector import CAbstractor
+from hearth.multimodal.locating import listed
 from hearth.multimodal.picture_encoder import PictureEncoder
 from hearth.multimodal.pixels import to_pixels
 from hearth.multimodal.print_order import PRINT_TOKENS
-from hearth.multimodal.views import N_PLACES, places_of, tile_frame, whole_frame
+from hearth.multimodal.views import N_PLACES, places_of, tile_frame, token_grid, whole_frame
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 16,
@@ -137,9 +138,12 @@ VIEWS_CONFIG: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=[{}, {"letters": [16, 24, 32]}], ids=["tower", "tower and reader"])
+READER = {"letters": [16, 24, 32]}
+
+
+@pytest.fixture(params=[{}, READER, READER | {"locator": 8}], ids=["tower", "and reader", "and locator"])
 def in_views(folder: Path, request: pytest.FixtureRequest) -> Path:
-    """An encoder that sees pictures in views, without a reader of print and with one."""
+    """An encoder that sees pictures in views, without a reader of print, with one, and with a locator besides."""
     torch.manual_seed(0)
     config = VIEWS_CONFIG | request.param
     network = VisionNetwork(config).eval()
@@ -197,15 +201,45 @@ def test_graphs_of_an_encoder_in_views_compute_what_open_clip_does(in_views: Pat
         PictureEncoder.load(in_views)
 
 
-@pytest.mark.parametrize("in_views", [{}], indirect=True, ids=["tower"])
-def test_graphs_without_the_reader_that_the_configuration_has_are_refused(in_views: Path) -> None:
+@pytest.mark.parametrize(
+    ("in_views", "added", "file"),
+    [({}, READER, "letters"), (READER, {"locator": 8}, "locator")],
+    indirect=["in_views"],
+    ids=["reader", "locator"],
+)
+def test_graphs_that_the_configuration_has_and_the_folder_has_not_are_refused(
+    in_views: Path, added: dict[str, Any], file: str
+) -> None:
     from training.export_graph import export_graphs
 
     export_graphs(in_views)
     config = json.loads((in_views / "vision.json").read_text())
-    (in_views / "vision.json").write_text(json.dumps({**config, "letters": [16, 24, 32]}))
-    with pytest.raises(ModelFileError, match=r"letters\.onnx"):
+    (in_views / "vision.json").write_text(json.dumps(config | added))
+    with pytest.raises(ModelFileError, match=rf"{file}\.onnx"):
         PictureEncoder.load(in_views)
+
+
+@pytest.mark.parametrize("in_views", [READER | {"locator": 8}], indirect=True, ids=["locator"])
+def test_the_graph_of_the_locator_says_what_the_network_does(in_views: Path) -> None:
+    from training.export_graph import export_graphs
+
+    export_graphs(in_views)
+    reference, encoder = PocketVision.load(in_views), PictureEncoder.load(in_views)
+    random = np.random.default_rng(0)
+    for size in ((192, 192), (300, 120), (90, 400), (3000, 20)):
+        frame = tile_frame(*size, 96)
+        rows, columns = token_grid(frame, 96)
+        tokens = random.standard_normal((rows * columns, 24)).astype(np.float32)
+        said = reference._located(tokens, frame)
+        assert said.shape == (10,)
+        assert np.ptp(said) > 0.01
+        np.testing.assert_allclose(encoder._located(tokens, frame), said, atol=1e-4)
+
+
+def test_a_locator_needs_a_reader_and_views() -> None:
+    for without in (VIEWS_CONFIG, CONFIG | READER):
+        with pytest.raises(ValueError, match="a locator needs letters and n_places"):
+            VisionNetwork({**without, "locator": 8})
 
 
 def test_the_number_of_visual_tokens_must_be_square() -> None:
@@ -221,6 +255,18 @@ def test_the_shipped_graphs_compute_what_open_clip_does() -> None:
         np.testing.assert_allclose(encoder.encode(image), reference.encode(image), atol=2e-3, rtol=1e-3)
         np.testing.assert_allclose(encoder.embed_picture(image), reference.embed_picture(image), atol=1e-3)
     np.testing.assert_allclose(encoder.embed_text("a red circle"), reference.embed_text("a red circle"), atol=1e-3)
+
+
+def test_the_shipped_encoder_lists_things_that_are_alike() -> None:
+    encoder = PictureEncoder.load(pocket_dir())
+    image = Image.new("RGB", (384, 384), (230, 225, 60))
+    pen = ImageDraw.Draw(image)
+    for x, y in ((64, 64), (320, 64), (192, 320)):
+        pen.ellipse((x - 45, y - 45, x + 45, y + 45), fill=(48, 104, 214))
+    frame = tile_frame(*image.size, 96)
+    tiles = encoder.encode(image)[16 : 16 + 64]
+    told = "".join(one.character for one in listed(encoder._located(tiles, frame), frame))
+    assert told == " 1 at the top left, 2 at the top right, 3 at the bottom, three"
 
 
 def test_the_shipped_graphs_read_small_print_as_the_network_does() -> None:

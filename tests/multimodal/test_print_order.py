@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hearth.multimodal.print_cells import BARS, CELL_PX, CELL_SLOTS, N_SAID, SAID, Array, Printed
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed
+from hearth.multimodal.print_order import PRINT_TOKENS, WRITTEN, PrintTokens, printed
 from hearth.multimodal.views import ANCHORS, Frame
 
 SURE = 12.0
@@ -144,7 +144,7 @@ def test_a_doubtful_character_is_left_out_and_a_word_begins_without_being_told()
 def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
     rng = np.random.default_rng(1)
     n_embd = 6
-    characters, before = rng.normal(size=(2, 2 + len(SAID), n_embd))
+    characters, before = rng.normal(size=(2, 1 + len(WRITTEN), n_embd))
     places, begins = rng.normal(size=(ANCHORS**2, n_embd)), rng.normal(size=n_embd)
     make = PrintTokens({"characters": characters, "begins": begins, "places": places, "before": before})
     frame = Frame(192, 192, (192, 192))
@@ -155,7 +155,7 @@ def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
     assert tokens.shape == (PRINT_TOKENS, n_embd)
     assert np.allclose(tokens[0], characters[2] + begins + places[0], atol=1e-5), "its middle is an anchor's"
     assert np.allclose(tokens[1], characters[1] + places[1], atol=1e-5)
-    assert np.allclose(tokens[2], characters[-1], atol=1e-5), "a space is nowhere"
+    assert np.allclose(tokens[2], characters[1 + WRITTEN.index(" ")], atol=1e-5), "a space is nowhere"
     orange = characters[1 + SAID.index("orange")] + begins + places[0]
     assert np.allclose(tokens[3], orange + before[2], atol=1e-5), "and what was three before"
     assert np.allclose(tokens[4:], characters[0])
@@ -166,7 +166,7 @@ def test_a_picture_has_as_many_tokens_whatever_is_printed() -> None:
 def test_vectors_of_a_reader_that_tells_other_things_are_refused() -> None:
     fewer = np.zeros((1 + len(SAID), 6))
     weights = {"characters": fewer, "before": fewer, "places": np.zeros((ANCHORS**2, 6)), "begins": np.zeros(6)}
-    with pytest.raises(ValueError, match=f"vectors of {1 + len(SAID)} characters and bars"):
+    with pytest.raises(ValueError, match=f"vectors of {1 + len(SAID)} characters, bars and words"):
         PrintTokens(weights)
 
 

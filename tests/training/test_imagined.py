@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from hearth.multimodal.print_cells import BARS, CHARACTERS
 from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import n_tokens
-from training.answers import Examiner, counts_of, the_is
+from training.answers import Examiner, counted_off, counts_of, the_is
 from training.chats import IMAGE_ID, encode
 from training.dialogues import Composer
 from training.fonts import fonts
@@ -192,6 +192,23 @@ def test_labels_are_misread_at_times_and_always_in_the_same_way() -> None:
     assert 0.1 < sum(right) / len(right) < 0.7
     assert colours == 60
     assert values > 50, "but where a label is missed altogether"
+
+
+def test_alike_things_are_listed_and_now_and_then_wrongly() -> None:
+    painter = imaginer(3)
+    wrong, differing = 0, 0
+    for _ in range(300):
+        scene = painter.counted(3)
+        told = "".join(one.character for one in as_read(scene))
+        assert told == f" {counted_off(scene, scene.things[0].name).partition(': ')[2]}, three"
+        unsure = "".join(one.character for one in as_read(scene, 0.5))
+        assert unsure == "".join(one.character for one in as_read(scene, 0.5))
+        wrong += unsure != told
+        pair = painter.pair()
+        assert as_read(pair) == ()
+        differing += as_read(pair, 0.5) != ()
+    assert 0.02 < wrong / 300 < 0.25
+    assert 0.02 < differing / 300 < 0.25
 
 
 def test_the_bigger_of_two_is_concluded_from_their_sizes() -> None:

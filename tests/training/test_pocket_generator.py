@@ -359,10 +359,14 @@ def test_sums_and_the_steps_to_them_are_right_and_some_are_never_asked_in_traini
                 assert 0 <= int(result) <= 100
             assert chat.expected == (asked,)
             assert kept_for_evaluation(int(first), op, int(second)) is held_out
-    assert longest > 9
-    assert on_the_way(7, "times", 4) == [f"{n} times 4 is {4 * n}" for n in range(1, 8)]
-    assert on_the_way(84, "divided by", 7) == ["10 times 7 is 70", "11 times 7 is 77", "12 times 7 is 84"]
+    assert longest > 7
+    for chat in (sum_chat(rng) for _ in range(200)):
+        by_steps = " plus " in chat.expected[0] or " minus " in chat.expected[0]
+        assert (", so " in chat.messages[1].text) == (by_steps and ", " in chat.messages[1].text)
+    assert on_the_way(7, "times", 4) == [f"{n} times 4 is {4 * n}" for n in range(1, 7)]
+    assert on_the_way(84, "divided by", 7) == ["70 divided by 7 is 10", "77 divided by 7 is 11"]
     assert on_the_way(48, "plus", 25) == ["48 plus 20 is 68", "68 plus 5 is 73"]
+    assert not on_the_way(9, "times", 1)
     assert not on_the_way(1, "times", 9)
     assert not on_the_way(0, "divided by", 9)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -11,11 +12,14 @@ import torch
 from tokenizers import Tokenizer
 
 from hearth import assets
+from hearth.multimodal.print_order import WRITTEN
 from training.aligning import vision_config
 from training.checkpoints import TOKENIZER, new_network
 from training.export import export_all
 from training.language import LanguageConfig, LanguageModel
-from training.shipped import load_language, load_shipped, start_from
+from training.lettering import start_with_print
+from training.pocket import Recipe, check_parts
+from training.shipped import WITHOUT_LISTS, load_language, load_shipped, start_from
 from training.tokenizer import N_TOKENS
 
 
@@ -43,11 +47,38 @@ def test_files_from_before_the_vectors_of_print_told_two_characters_begin_with_n
     weights["print.characters"] = torch.ones_like(weights["print.characters"])[:-1]
     safetensors.torch.save_file(weights, tmp_path / "vision.safetensors")
     again = new_network(N_TOKENS)
-    load_shipped(tmp_path, again)
+    assert load_shipped(tmp_path, again) == {"print."}
     assert again.vision.print is not None
     assert not again.vision.print.characters.any(), "start_with_print gives them theirs"
     stem = "letters.stem.0.0.weight"
     torch.testing.assert_close(again.vision.state_dict()[stem], network.vision.state_dict()[stem], atol=1e-3, rtol=1e-3)
+
+
+def test_files_from_before_there_were_lists_keep_their_vectors_of_print(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = new_network(N_TOKENS)
+    config = vision_config(network.language.config.n_embd, N_TOKENS)
+    export_all(network.vision, config, network.language, tokenizer, tmp_path, gguf.GGMLQuantizationType.F16)
+    weights = safetensors.torch.load_file(tmp_path / "vision.safetensors")
+    for name in ("print.characters", "print.before"):
+        weights[name] = torch.ones_like(weights[name])[:WITHOUT_LISTS].contiguous()
+    weights["print.places"] = torch.ones_like(weights["print.places"])
+    weights = {name: weight for name, weight in weights.items() if not name.startswith("locator.")}
+    safetensors.torch.save_file(weights, tmp_path / "vision.safetensors")
+    again = new_network(N_TOKENS)
+    new = load_shipped(tmp_path, again)
+    assert new == {"locator."}
+    vectors = again.vision.print
+    assert vectors is not None
+    start_with_print(again.vision, again.language, tokenizer)
+    assert (vectors.characters[1:WITHOUT_LISTS] == 1).all()
+    assert (vectors.places == 1).all()
+    of_two = again.language.embedding.weight[tokenizer.encode(" two", add_special_tokens=False).ids].mean(0)
+    assert torch.equal(vectors.characters[1 + WRITTEN.index(" two")], of_two)
+    recipe = Recipe(tmp_path, tmp_path, tmp_path, 1.0, 1, ("chat",), tmp_path, gguf.GGMLQuantizationType.F16)
+    with pytest.raises(ValueError, match=r"has no locator: train it by --stage places"):
+        check_parts(recipe, new)
+    check_parts(replace(recipe, stages=("places", "chat")), new)
 
 
 def test_the_models_that_ship_can_be_gone_on_with(tmp_path: Path) -> None:
