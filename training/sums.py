@@ -41,7 +41,7 @@ def numbers(rng: random.Random, op: str) -> tuple[int, int, int]:
 
 
 def kept_for_evaluation(first: int, op: str, second: int) -> bool:
-    """One sum in eight is never asked in training; as a step of a longer one it may occur."""
+    """One sum in eight is never asked in training; as a step of another it may occur, and most products do."""
     return (first * 31 + second * 17 + len(op) * 7) % 8 == 0
 
 

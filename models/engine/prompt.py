@@ -44,7 +44,9 @@ def count_positions(entries: Sequence[Entry]) -> int:
 
 
 def media_spans(entries: Sequence[Entry]) -> list[MediaSpan]:
-    """Nearly all entries are tokens, and there are thousands: a call for each would take as long as a token."""
+    """Those of pictures and sound. Nearly all entries are tokens, and there are thousands: to call something for each
+    would take as long as a token.
+    """
     return [entry for entry in entries if entry.__class__ is MediaSpan]
 
 
