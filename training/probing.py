@@ -4,7 +4,7 @@ python -m training.probing --runs training/runs/pocket [--stage look] [--n 200]
 
 With ``--stage names`` it is the tower alone, by the classes of that stage: crops in their own style and in Noto's, and
 held-out photographs among the products. With ``--stage letters`` it is the reader of print alone, in fonts of training
-and in others.
+and in others; with ``--stage places`` the locator, on held-out scenes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.letters import LetterReader
+from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.print_cells import BARS
 from hearth.multimodal.print_reading import read_print
-from hearth.multimodal.views import tile_frame
+from hearth.multimodal.views import tile_frame, token_grid
 from training.aligning import normalised
 from training.asking import PLACE_WORDS
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_network, saved_tokenizer
@@ -35,8 +36,10 @@ from training.material import load_material
 from training.naming import Crops, Naming, class_names
 from training.noto import noto_sprites
 from training.pictures import Material, Painter
+from training.placing import wanted
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
+from training.scene_pool import FreshScenes, encode_tiles
 from training.scenes import Scene
 from training.shipped import shipped_vision
 from training.view_batches import SIDE_PX, ViewBatch, ViewBatches, whole_view
@@ -44,6 +47,7 @@ from training.world import NUMBERS, SHAPES, SIZES
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("single", "counted", "pair", "photograph")
+PLACED_KINDS = ("counted", "single", "groups", "crowd", "pair", "photograph", "words", "chart")
 
 
 GROUPS = {
@@ -158,6 +162,25 @@ def words_read(reader: LetterReader, scene: Scene) -> list[str]:
     return "".join(f" {one.character} " if one.character in BARS else one.character for one in read).split()
 
 
+@torch.inference_mode()
+def probe_places(vision: VisionNetwork, material: Material, n: int, seed: int = 5) -> dict[str, float]:
+    """Share of held-out scenes of each kind of which the list is right: all places of alike things, or none."""
+    assert vision.locator is not None
+    rng = random.Random(seed)
+    printer = Printer(fonts(), rng, held_out=True)
+    scenes = FreshScenes(Painter(material, rng, printer, held_out=True, side_px=4 * SIDE_PX))
+    shares = {kind: Share() for kind in PLACED_KINDS}
+    for kind, share in shares.items():
+        drawn = [scene for _ in range(n) for scene in scenes.draw(kind)]
+        for scene, tokens in zip(drawn, encode_tiles(drawn, vision, torch.device("cpu")), strict=True):
+            frame = tile_frame(*scene.image.size, SIDE_PX)
+            looks = torch.from_numpy(looks_at(frame, SIDE_PX))[None]
+            said = vision.locator(tokens.reshape(1, *token_grid(frame, SIDE_PX), -1), looks)[0]
+            right = listed(said.numpy(), frame) == listed((wanted(scene) - 0.5).numpy(), frame)
+            share.add(torch.tensor([right]))
+    return {kind: round(share.value, 3) for kind, share in shares.items()}
+
+
 def saved_vision(runs: Path, stage: str) -> VisionNetwork:
     """An encoder of the right shape for what ``stage`` left. FileNotFoundError names what is missing."""
     checkpoint, tokenizer = runs / f"{stage}.pt", saved_tokenizer(runs)
@@ -182,12 +205,21 @@ def saved_reader(runs: Path) -> LetterReader:
     return reader
 
 
+def saved_locating(runs: Path) -> VisionNetwork:
+    """The encoder as the stages "look" and "places" left it."""
+    vision = saved_network(runs, "look")[0].vision
+    if vision.locator is None or not load_stage(runs / "places.pt", vision.locator):
+        missing = runs / "places.pt"
+        raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage places first")
+    return vision
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--stage", default="look", help="whose checkpoint")
-    parser.add_argument("--pocket", type=Path, help="with --stage letters: finished files in place of a checkpoint")
+    parser.add_argument("--pocket", type=Path, help="with --stage letters or places: finished files, not a checkpoint")
     parser.add_argument("--side-px", type=int, default=2 * SIDE_PX, help="with --stage letters: of the pictures")
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
@@ -198,6 +230,12 @@ def main() -> None:
         print(json.dumps(probe_print(reader, args.n, side_px=args.side_px)))
         return
     material = load_material(args.data, 7, styled=False)
+    if args.stage == "places":
+        vision = shipped_vision(args.pocket) if args.pocket else saved_locating(args.runs).eval()
+        if vision.locator is None:
+            parser.error(f"{args.pocket} has no locator: name files of version 10 or later by --pocket")
+        print(json.dumps(probe_places(vision, material, args.n)))
+        return
     if args.stage == "names":
         naming = saved_naming(args.runs, len(class_names(material)))
         print(json.dumps(probe_names(naming.eval(), material, args.n)))

@@ -13,13 +13,14 @@ from hearth.multimodal.locating import PLACES as LISTED
 from hearth.multimodal.locating import looks_at, place_of
 from hearth.multimodal.locator import Locator
 from hearth.multimodal.views import tile_frame, token_grid
-from training import placing
+from training import placing, probing
 from training.aligning import vision_config
 from training.checkpoints import load_stage
 from training.fonts import fonts
 from training.loop import StagePlan
 from training.pictures import Material
 from training.placing import placing_losses, wanted
+from training.probing import probe_places, saved_locating
 from training.scenes import Scene, Thing
 from training.view_batches import SIDE_PX
 from training.world import PLACES
@@ -98,3 +99,20 @@ def test_a_locator_learns_where_things_stand_and_whether_they_are_alike() -> Non
         right = (locator.eval()(tokens.reshape(32, rows, columns, -1), looks.expand(32, -1, -1)) > 0) == (said > 0)
     assert float(right[:, :-1].float().mean()) > 0.97
     assert float(right[several > 0, -1].float().mean()) > 0.8
+
+
+def test_the_locator_is_probed_by_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "PLACED_KINDS", ("counted", "single", "pair", "words", "chart"))
+    network = vision().eval()
+    assert network.locator is not None
+    with torch.no_grad():
+        network.locator.taken.weight.zero_()
+        network.locator.taken.bias.fill_(-5.0)  # nothing anywhere
+    found = probe_places(network, Material((), {}), 2)
+    assert found["counted"] == found["single"] == 0.0
+    assert found["pair"] == found["words"] == found["chart"] == 1.0
+
+
+def test_a_locator_that_was_not_trained_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"look\.pt does not exist"):
+        saved_locating(tmp_path)
