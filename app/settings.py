@@ -47,6 +47,7 @@ class _Fields(BaseModel):
     kv_unified: bool = True  # all chats share the n_ctx cells; False: each of n_parallel has as many of its own
     kv_disk_gib: float | None = Field(default=None, ge=0.0, le=1_000_000)  # None: a tenth of the free, at most 8
     kv_daily_write_gib: float = Field(default=64.0, gt=0.0, le=1_000_000)  # spares the disk
+    kv_resume: bool = True  # load the chat used last at the start, before anybody asks
     n_parallel: int = Field(default=4, ge=1, le=64)  # chats that are answered side by side
     prompt_lookup: bool = True  # guess tokens from what stood before
     draft_model: Path | None = None  # a small GGUF of the same vocabulary, which guesses where nothing stood before
@@ -147,6 +148,7 @@ class Settings(BaseSettings, _Fields):
             "kv_unified",
             "n_threads",
             "n_parallel",
+            "kv_resume",
             "prompt_lookup",
             "draft_model",
             "check_fit",

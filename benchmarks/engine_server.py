@@ -100,6 +100,7 @@ def main() -> int:
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--separate-kv", action="store_true", help="--n-ctx cells for every chat")
     parser.add_argument("--save-all", action="store_true", help="save prefixes however cheap they are")
+    parser.add_argument("--resume", action="store_true", help="load the last chat at the start")
     parser.add_argument("--in-thread", action="store_true")
     given = parser.parse_args()
     run = Run(
@@ -111,7 +112,8 @@ def main() -> int:
         in_thread=given.in_thread,
     )
     parallel = {"n_parallel": given.n_parallel, "n_sequences": max(given.n_parallel, 2)}
-    with opened(run, n_ctx=given.n_ctx, kv=given.kv, kv_unified=not given.separate_kv, **parallel) as engine:
+    options = {"kv_unified": not given.separate_kv, "kv_resume": given.resume, **parallel}
+    with opened(run, n_ctx=given.n_ctx, kv=given.kv, **options) as engine:
         server = EngineServer(given.port, engine)
         # the engine is closed in order: what it saves is whole
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -151,14 +151,17 @@ def llama_server(run: Run, folder: Path, *, n_ctx: int, n_slots: int = 1, unifie
     return Server(command, port, environment(run), folder / "llama-server.log")
 
 
-def our_server(run: Run, folder: Path, *, n_ctx: int, n_slots: int = 1, unified: bool = True) -> Server:
-    """Our engine behind HTTP (engine_server.py), with its KV store in ``folder``. ``n_ctx`` cells in all."""
+def our_server(
+    run: Run, folder: Path, *, n_ctx: int, n_slots: int = 1, unified: bool = True, resume: bool = False
+) -> Server:
+    """Our engine behind HTTP (engine_server.py), with its KV store in ``folder``. ``n_ctx`` cells in all. ``resume``:
+    it loads the last chat at its start."""
     port = free_port()
     command = [
         *(sys.executable, str(Path(__file__).with_name("engine_server.py")), "--model", str(run.model)),
         *("--port", str(port), "--kv", str(folder / "kv"), "--n-parallel", str(n_slots)),
         *(("--n-ctx", str(n_ctx)) if unified else ("--n-ctx", str(n_ctx // n_slots), "--separate-kv")),
-        *("--n-threads", str(run.n_threads), *(["--save-all"] if run.quick else [])),
+        *("--n-threads", str(run.n_threads), *(["--save-all"] if run.quick else []), *(["--resume"] if resume else [])),
         *("--gpu-layers", str(run.n_gpu_layers), *(["--in-thread"] if run.in_thread else [])),
     ]
     return Server(command, port, dict(os.environ), folder / "our-server.log")

@@ -29,7 +29,7 @@ from hearth.store.errors import StoreError, from_os_error
 from hearth.store.kv_buffers import Buffers
 from hearth.store.kv_files import HEADER_BYTES, BlockFiles, DamagedBlockError
 from hearth.store.kv_index import KvIndex, is_damage
-from hearth.store.kv_keys import Entries, block_key, encode, fingerprint_digest, parse_key
+from hearth.store.kv_keys import Entries, block_key, decode, encode, fingerprint_digest, parse_key
 from hearth.store.kv_match import Candidate, KvBlock, match_chain, match_whole
 from hearth.store.kv_pending import Put, Use
 from hearth.store.kv_readers import Readers
@@ -125,6 +125,14 @@ class KvBlockStore:
         """The longest checkpoint whose entries all stand at the beginning of ``entries``. Marks nothing."""
         model = fingerprint_digest(fingerprint)
         return match_whole(lambda parent, wanted: self._children(model, parent, wanted, whole=True), entries)
+
+    def latest(self, fingerprint: str, *, whole: bool = False) -> list[int | str]:
+        """All entries, from the first one on, up to the end of the block on disk that was used last and that no other
+        stands on; with ``whole`` those of the last checkpoint. Empty if there is none. Marks nothing."""
+        model = fingerprint_digest(fingerprint)
+        nothing: list[Candidate] = []
+        chain = self._ask(lambda: self._index.latest(model, whole=whole), nothing)
+        return [entry for block in chain for entry in decode(block.encoded)]
 
     def contains(self, key: str) -> bool:
         """Whether a block is on disk or about to be."""

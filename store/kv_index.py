@@ -40,6 +40,9 @@ _SCHEMA = (
 _FOUND = "SELECT key, entries, n_bytes FROM blocks WHERE parent = ? AND fingerprint = ? AND whole = ?"
 _UP_TO = f"{_FOUND} AND entries <= ? ORDER BY entries DESC LIMIT 1"
 _BEHIND = f"{_FOUND} AND entries > ? ORDER BY entries LIMIT 1"
+_BY_KEY = "SELECT key, entries, n_bytes, parent FROM blocks WHERE key = ? AND fingerprint = ? AND whole = ?"
+_LATEST = """SELECT key FROM blocks WHERE fingerprint = ? AND whole = ?
+    AND NOT EXISTS (SELECT 1 FROM blocks AS child WHERE child.parent = blocks.key) ORDER BY used DESC LIMIT 1"""
 _OWNED = """SELECT count(*), coalesce(sum(n_bytes), 0), coalesce(sum(shared), 0), coalesce(sum(shared * n_bytes), 0)
     FROM (SELECT n_bytes, EXISTS (SELECT 1 FROM owners WHERE key = blocks.key AND owner <> ?1) AS shared
         FROM blocks WHERE key IN (SELECT key FROM owners WHERE owner = ?1))"""
@@ -163,6 +166,19 @@ class KvIndex:
                 break
             bound = wanted[:shared]
         return found
+
+    def latest(self, fingerprint: bytes, *, whole: bool) -> list[Candidate]:
+        """The block used last of those that no other stands on, behind what it stands on; empty if there is none."""
+        chain: list[Candidate] = []
+        row = self._row(_LATEST, fingerprint, whole)
+        key = row[0] if row is not None else b""
+        while key:
+            row = self._row(_BY_KEY, key, fingerprint, whole)
+            if row is None:  # it was deleted meanwhile
+                return []
+            *found, key = row
+            chain.append(_checked(tuple(found), fingerprint, key, whole))
+        return chain[::-1]
 
     def totals(self, day: int) -> tuple[int, int, int]:
         """(blocks, payload bytes, bytes written on ``day``)."""

@@ -15,6 +15,7 @@ from hearth.models.engine.options import EngineOptions
 from hearth.models.engine.prefix_cache import CachedSequence, PrefixCache
 from hearth.models.engine.preparing import Preparation
 from hearth.models.engine.prompt import media_spans
+from hearth.models.engine.resuming import Resumption
 from hearth.models.engine.runner import Runner
 from hearth.models.engine.scheduler import Chunk, MediaChunk, Scheduler, TokenChunk
 from hearth.models.engine.sequence import Sequence
@@ -66,6 +67,7 @@ class EngineCore:
         )
         shared = options.kv_unified and not model.is_recurrent
         self._room = KvRoom(self._cells, self._cache, self._disk, info.n_ctx if shared else None)
+        self._resumption = Resumption(self._disk if options.kv_resume else None, self._room, info.n_ctx)
         self._scheduler = Scheduler(
             max_running=min(options.n_parallel, options.n_kept),
             max_chunk_tokens=context.n_batch,
@@ -91,6 +93,10 @@ class EngineCore:
         """Before the first request: finds out what a token takes, and whether all threads are worth having."""
         if self._disk is not None:
             self._disk.warm_up()
+        self._choose_threads()
+        self._resumption.begin()
+
+    def _choose_threads(self) -> None:
         n_threads = self._threads.n_threads
         elapsed_s = self._context.warm_up()
         self._scheduler.answers_took(elapsed_s)  # else the first answers would let no prompt be read beside them
@@ -109,7 +115,8 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work or (self._disk is not None and self._disk.has_work)
+        is_saving = self._disk is not None and self._disk.has_work
+        return self._scheduler.has_work or is_saving or self._resumption.is_on
 
     @property
     def _has_only_writes(self) -> bool:
@@ -117,6 +124,7 @@ class EngineCore:
 
     def add(self, sequence: Sequence) -> None:
         """Queues a request."""
+        self._resumption.end()
         self._scheduler.add(sequence)
 
     def forget(self, owner: str) -> int:
@@ -133,6 +141,7 @@ class EngineCore:
 
     def shut_down(self) -> None:
         """Ends all requests, and saves what they came to."""
+        self._resumption.end()
         for sequence in list(self._scheduler.running):
             self._end(sequence, "cancelled")
         for sequence in self._scheduler.waiting:
@@ -145,6 +154,9 @@ class EngineCore:
 
         Steps in which nothing is to be decided may follow, until ``is_wanted()``.
         """
+        if self._resumption.is_on:
+            self._resumption.go_on()
+            return
         started_s, native_s = time.perf_counter(), self._runner.native_s
         for sequence in list(self._scheduler.running):
             if sequence.cancelled:
@@ -179,12 +191,14 @@ class EngineCore:
             "cells_held": self._cache.cells_held(),
             "cells": self._context.n_ctx,
             "threads": self._threads.n_threads,
+            "resumed_tokens": self._resumption.n_tokens,
         }
 
     def start_over(self, error: Exception) -> None:
         """After a step failed in a way that nobody foresaw: all requests end, nothing in the KV cache is trusted."""
         if self._disk is not None:
             self._disk.drop_saves()
+        self._resumption.drop()
         self._fail(list(self._scheduler.running), error)
         while self._scheduler.waiting:
             self._scheduler.waiting.popleft().fail(EngineError(f"the engine failed ({error}); ask again"))

@@ -67,6 +67,8 @@ class KvStore(Protocol):
 
     def match_whole(self, fingerprint: str, entries: Sequence[StoredEntry]) -> StoredBlock | None: ...
 
+    def latest(self, fingerprint: str, *, whole: bool = False) -> Sequence[StoredEntry]: ...
+
     def put(
         self,
         fingerprint: str,
@@ -169,6 +171,10 @@ class DiskCache:
     def warm_up(self) -> None:
         """Before the first request: what reads is started."""
         self._store.warm_up()
+
+    def latest(self) -> list[Entry]:
+        """The longest prefix that ends with what was used last; empty if nothing is saved for this model."""
+        return [_entry(one) for one in self._store.latest(self._fingerprint, whole=not self._sliceable)]
 
     def begin(self, entries: list[Entry], n_have: int) -> Restore | None:
         """Starts reading what is saved of ``entries`` beyond the first ``n_have``; None if nothing is.
@@ -406,3 +412,10 @@ def _stored(entries: Sequence[Entry]) -> list[StoredEntry]:
     return [
         entry if isinstance(entry, int) else f"{entry.identity}:{entry.n_tokens}:{entry.n_pos}" for entry in entries
     ]
+
+
+def _entry(stored: StoredEntry) -> Entry:
+    if isinstance(stored, int):
+        return stored
+    identity, n_tokens, n_pos = stored.rsplit(":", 2)
+    return MediaSpan(identity, int(n_tokens), int(n_pos))

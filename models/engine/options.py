@@ -79,6 +79,7 @@ class EngineOptions:
     n_sequences: int = 16
     n_parallel: int = 4
     kv_min_worth_s: float = 0.02  # a prefix that is computed in less is not saved on disk
+    kv_resume: bool = False  # the chat used last is loaded from disk at the start, before it is asked for
     prompt_lookup: bool = True
     draft_model: Path | None = None
     mmproj: Path | None = None  # the model's encoder of pictures and sounds

@@ -22,6 +22,7 @@ class CachedSequence:
     n_tokens: int = 0
     busy: bool = False
     on_disk: bool = False  # all of it was saved: losing it costs a restore only
+    is_ahead: bool = False  # it came from disk before anybody asked; true up to the end of the first request
     last_used: int = 0
     worth: float = 0.0
 
@@ -82,6 +83,8 @@ class PrefixCache:
             return None
         target, n_matched = placement.target, placement.n_matched
         target.busy = True
+        is_ahead, placement.source.is_ahead = placement.source.is_ahead, False
+        target.is_ahead = is_ahead
         if placement.source is target and n_matched:
             self.truncate(target, n_matched)
         else:
@@ -111,7 +114,7 @@ class PrefixCache:
 
     def release(self, sequence: CachedSequence) -> None:
         """The request is over; what the sequence holds may serve others or be evicted."""
-        sequence.busy = False
+        sequence.busy = sequence.is_ahead = False
         self._touch(sequence)
 
     def next_victim(self) -> CachedSequence | None:

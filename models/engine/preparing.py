@@ -79,7 +79,8 @@ class Preparation:
             if sequence.sampler is None:
                 sampling, seen = sequence.request.sampling, sequence.prompt.entries
                 sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
-                sequence.found = CacheReport(memory_tokens=slot.n_tokens)
+                n_ahead = slot.n_tokens if slot.is_ahead else 0
+                sequence.found = CacheReport(slot.n_tokens - n_ahead, n_ahead)
                 if self._lookup or self._draft_vocab:
                     sequence.speculation = Speculation(
                         seen,

@@ -52,6 +52,29 @@ def test_a_payload_comes_back_as_it_was(store: KvBlockStore, payload: bytes) -> 
     assert (store.pending_bytes, store.stats().n_bytes) == (0, len(payload))
 
 
+def test_the_prefix_used_last_is_told(folder: Path) -> None:
+    now = [1000.0]
+    with closing(KvBlockStore(folder, budget_bytes=BUDGET, clock=lambda: now[0])) as store:
+        assert store.latest(MODEL) == []
+        chats: list[list[Prefix]] = [[(1, 2), (3,), (4, "p")], [(1, 2), (5, 6)], [(7, 8)]]
+        keys = []
+        for chat in chats:
+            keys.append(put_chain(store, *chat))
+            now[0] += 1
+            store.flush()
+        put_chain(store, (9,), model="model b")
+        store.put(MODEL, "", [1, 2, 3], b"state", whole=True)
+        store.flush()
+        assert store.latest(MODEL) == [7, 8]
+        assert store.latest(MODEL, whole=True) == [1, 2, 3]
+        for chat, used in zip(chats, keys, strict=True):
+            now[0] += 1
+            store.use(used, None)
+            store.flush()
+            assert store.latest(MODEL) == flat(chat)
+        assert store.latest("model c") == []
+
+
 @pytest.mark.parametrize("pending", [True, False])
 def test_a_prompt_matches_inside_a_block_and_below_it(store: KvBlockStore, pending: bool) -> None:
     a, b, c = put_chain(store, [1, 2, 3], ["p", 4], [5, 6])

@@ -1,0 +1,230 @@
+"""The chat used last is loaded before it is asked for. It goes on as any other does, and nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hearth.models.engine import EngineOptions, LlamaEngine
+from hearth.models.types import Finished, GenerationRequest, MediaSegment, Segment, TextSegment
+from hearth.store.kv_blocks import KvBlockStore
+from tests.models import tiny_gguf
+from tests.models.answers import result
+from tests.models.tiny_architectures import ARCHITECTURES, Architecture
+
+LONG = 700
+NEXT_TURN = tuple(range(7))
+KINDS = [one for one in ARCHITECTURES if one.name in ("llama", "gemma3-swa") or not one.sliceable]
+
+Start = Callable[..., LlamaEngine]
+Payload = bytes | memoryview | None
+
+
+class SlowStore(KvBlockStore):
+    """Reads nothing until it is let."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, budget_bytes=1 << 30)
+        self.let = threading.Event()
+        self.n_asked = 0
+
+    def read_async(self, keys: Sequence[str]) -> list[Future[Payload]]:
+        self.n_asked += len(keys)
+        return [self._readers.submit(key) for key in keys] if self.let.is_set() else [Future() for _ in keys]
+
+
+@pytest.fixture(params=[True, False], ids=["shared cells", "separate cells"])
+def unified(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def start(tmp_path: Path, unified: bool) -> Iterator[Start]:
+    """Starts engines on one KV folder, one after another: each closes the one before."""
+    running: list[LlamaEngine] = []
+    usual = tiny_gguf.write_tiny_gguf(tmp_path / "long.gguf", n_ctx_train=4096, n_head=2, n_head_kv=1)
+
+    def stop() -> None:
+        while running:
+            running.pop().close()
+
+    def begin(
+        path: Path = usual, *, store: KvBlockStore | None = None, kept: bool = True, **options: object
+    ) -> LlamaEngine:
+        stop()
+        if kept and store is None:
+            store = KvBlockStore(tmp_path / "kv", budget_bytes=1 << 30)
+        given = {"n_threads": 1, "n_ctx": 2048, "prompt_lookup": False, "kv_min_worth_s": 0.0, "kv_resume": True}
+        engine = LlamaEngine.load(path, EngineOptions(**{**given, "kv_unified": unified, **options}), store=store)  # type: ignore[arg-type]
+        running.append(engine)
+        return engine
+
+    yield begin
+    stop()
+
+
+def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
+    return tuple(int(t) for t in np.random.default_rng(seed).integers(0, 250, n))
+
+
+def answer(engine: LlamaEngine, *parts: Segment | tuple[int, ...], n: int = 32) -> Finished:
+    segments = tuple(TextSegment(part) if isinstance(part, tuple) else part for part in parts)
+    return result(engine.submit(GenerationRequest("r", segments, max_tokens=n)))
+
+
+def resumed(engine: LlamaEngine) -> int:
+    """The tokens that came back by themselves."""
+    deadline = time.monotonic() + 10
+    while engine._core.has_work and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return int(engine.stats()["resumed_tokens"])
+
+
+def test_the_chat_used_last_is_there_before_it_is_asked_for(start: Start) -> None:
+    engine = start()
+    other, last = tokens(LONG, 1), tokens(LONG, 2)
+    said = answer(engine, last)
+    answer(engine, other)
+    answer(engine, last, said.tokens, NEXT_TURN)
+    going_on = answer(engine, last, said.tokens, NEXT_TURN, n=64)
+    engine = start()
+    n_tokens = resumed(engine)
+    assert n_tokens >= LONG + len(said.tokens) + len(NEXT_TURN)
+    again = answer(engine, last, said.tokens, NEXT_TURN, n=64)
+    assert again.tokens == going_on.tokens
+    # it is reported as what it is; only the time of reading it has passed before
+    assert (again.cache.disk_tokens, again.cache.memory_tokens) == (again.usage.prompt_tokens - 1, 0)
+    assert again.timings.restore_s == 0
+    tried_again = answer(engine, last, said.tokens, NEXT_TURN, n=64)
+    assert tried_again.cache.memory_tokens == again.usage.prompt_tokens - 1
+    restored = answer(engine, other)
+    assert restored.cache.disk_tokens == LONG - 1
+    assert restored.timings.restore_s > 0
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("unified", [True], indirect=True)  # as most of these must be
+@pytest.mark.parametrize("architecture", KINDS, ids=lambda one: one.name)
+def test_every_kind_of_state_comes_back(start: Start, tmp_path: Path, architecture: Architecture) -> None:
+    path = architecture.write(tmp_path / "model.gguf")
+    first = tokens(300)
+    engine = start(path)
+    said = answer(engine, first)
+    going_on = answer(engine, first, said.tokens, NEXT_TURN)
+    engine = start(path)
+    assert resumed(engine) >= 300 + len(said.tokens) - 1
+    engine.check_integrity()
+    if architecture.sliceable:
+        again = answer(engine, first, said.tokens, NEXT_TURN)
+        assert again.cache.disk_tokens > 300
+        assert again.tokens == going_on.tokens
+    longer = (first, said.tokens, NEXT_TURN, going_on.tokens, NEXT_TURN)
+    assert answer(engine, *longer).usage.cached_tokens >= 300 + len(said.tokens) - 1
+    engine.check_integrity()
+
+
+def test_pictures_come_back_too(start: Start) -> None:
+    calls: list[str] = []
+
+    def embed() -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        calls.append("")
+        return np.random.default_rng(5).standard_normal((16, 64)).astype(np.float32)
+
+    chat = (tokens(300), MediaSegment("apple:1:2", 16, 16, embed), tokens(50, 1))
+    said = answer(start(), *chat)
+    engine = start()
+    assert resumed(engine) >= 366
+    assert answer(engine, *chat, said.tokens, NEXT_TURN).cache.disk_tokens >= 366
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same chat", "another"])
+def test_a_request_does_not_wait_for_it(start: Start, tmp_path: Path, same: bool) -> None:
+    last, other = tokens(LONG), tokens(100, 1)
+    expected = [answer(start(kept=False), one).tokens for one in (last, other)]
+    answer(start(), last)
+    start(kept=False)
+    store = SlowStore(tmp_path / "kv")
+    engine = start(store=store)
+    deadline = time.monotonic() + 10
+    while not store.n_asked and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert store.n_asked
+    store.let.set()
+    asked = answer(engine, last if same else other)
+    assert asked.tokens == expected[0 if same else 1]
+    assert asked.cache.disk_tokens == (LONG - 1 if same else 0)
+    assert engine.stats()["resumed_tokens"] == 0
+    engine.check_integrity()
+
+
+def test_the_engine_closes_in_the_middle_of_it(start: Start, tmp_path: Path) -> None:
+    answer(start(), tokens(LONG))
+    start(kept=False)
+    start(store=SlowStore(tmp_path / "kv")).close()
+    assert resumed(start()) >= LONG
+
+
+def test_a_damaged_block_ends_it(start: Start, tmp_path: Path) -> None:
+    prompt = tokens(LONG)
+    expected = answer(start(kept=False), prompt).tokens
+    answer(start(), prompt)
+    start(kept=False)
+    for file in (tmp_path / "kv").glob("*/*"):
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 2] ^= 4
+        file.write_bytes(raw)
+    engine = start()
+    assert resumed(engine) == 0
+    assert answer(engine, prompt).tokens == expected
+    engine.check_integrity()
+
+
+def test_what_is_too_long_for_this_context_stays_on_disk(start: Start) -> None:
+    answer(start(), tokens(LONG))
+    engine = start(n_ctx=512)
+    assert resumed(engine) == 0
+    assert answer(engine, tokens(400)).cache.disk_tokens == 399
+
+
+@pytest.mark.parametrize("unified", [True], indirect=True)  # else there is room for both
+def test_it_goes_first_when_room_is_needed(start: Start) -> None:
+    answer(start(n_ctx=1024), tokens(LONG))
+    engine = start(n_ctx=1024, n_sequences=2)
+    assert resumed(engine) >= LONG
+    assert answer(engine, tokens(900, 1)).usage.cached_tokens == 0
+    assert answer(engine, tokens(LONG)).cache.disk_tokens == LONG - 1
+    engine.check_integrity()
+
+
+def test_nothing_is_loaded_unless_it_is_wanted_or_there(start: Start) -> None:
+    assert resumed(start()) == 0
+    answer(start(), tokens(LONG))
+    engine = start(kv_resume=False)
+    assert resumed(engine) == 0
+    assert answer(engine, tokens(LONG)).cache.disk_tokens == LONG - 1
+
+
+def test_an_error_of_the_store_is_told_and_harms_nobody(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer(start(), tokens(LONG))
+    start(kept=False)
+
+    def fail(*_: object, **__: object) -> list[Future[Payload]]:
+        raise RuntimeError("no threads left")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(KvBlockStore, "read_async", fail)
+        engine = start()
+        assert resumed(engine) == 0
+    assert "it is when it is asked for" in caplog.text
+    assert answer(engine, tokens(LONG)).cache.disk_tokens == LONG - 1
+    engine.check_integrity()
