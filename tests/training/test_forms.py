@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from training import beyond
 from training.about_hearth import FORMS, about_hearth
 from training.facts import FACT_KINDS
 from training.invented import Inventor, is_held_out_name
@@ -63,11 +64,23 @@ def test_a_question_beyond_the_model_is_answered_with_what_it_is_and_what_to_do(
     assert "GGUF" in BEYOND
 
 
+def test_what_lies_beyond_is_asked_for_in_many_ways() -> None:
+    questions = beyond.FORMS.questions
+    assert len(set(map(str.casefold, questions))) == len(questions) > 1500
+    assert all(map(beyond.FORMS.may_be_trained, questions))
+    rng = random.Random(5)
+    asked = [beyond.beyond_question(rng, Inventor(rng)) for _ in range(3000)]
+    assert not any("{" in question for question in asked)
+    assert len(set(asked)) > 2000
+    kept = beyond.beyond_question(rng, Inventor(rng, held_out=True), held_out=True)
+    assert kept not in questions
+
+
 def test_what_lies_beyond_is_asked_for_in_prose_too() -> None:
     talker = Talker(random.Random(2), prose=["Show the size of a file"])
     asked = [talker.beyond() for _ in range(60)]
     assert all(chat.messages[1].text == BEYOND for chat in asked)
-    assert 5 < sum("size of a file" in chat.messages[0].text for chat in asked) < 40
+    assert 3 < sum("size of a file" in chat.messages[0].text for chat in asked) < 40
 
 
 def test_held_out_names_are_never_trained() -> None:
