@@ -1,6 +1,7 @@
 """Our engine behind a little HTTP, so that a comparison with llama-server counts it on both sides.
 
-Knows `GET /health`, `POST /completion` (prompt as token ids, n_predict, stream; greedy) and `POST /flush`.
+Knows `GET /health`, `POST /completion` (prompt as token ids, n_predict, stream; greedy), `POST /flush`
+and `POST /stats`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/flush":
             self.server.engine.flush()
             self._send(200, {})
+        elif self.path == "/stats":
+            self._send(200, self.server.engine.stats())
         else:
             self._send(404, {})
 

@@ -124,7 +124,7 @@ class EngineCore:
 
     def add(self, sequence: Sequence) -> None:
         """Queues a request."""
-        self._resumption.end()
+        self._resumption.asked(sequence.entries)
         self._scheduler.add(sequence)
 
     def forget(self, owner: str) -> int:
@@ -132,6 +132,7 @@ class EngineCore:
         for sequence in (*self._scheduler.running, *self._scheduler.waiting):
             if sequence.request.owner == owner:
                 sequence.is_forgotten = True
+        self._resumption.discard()  # it may be of that owner
         return self._disk.forget(owner) if self._disk is not None else 0
 
     def save_all(self) -> None:
@@ -141,7 +142,7 @@ class EngineCore:
 
     def shut_down(self) -> None:
         """Ends all requests, and saves what they came to."""
-        self._resumption.end()
+        self._resumption.discard()
         for sequence in list(self._scheduler.running):
             self._end(sequence, "cancelled")
         for sequence in self._scheduler.waiting:
@@ -198,7 +199,7 @@ class EngineCore:
         """After a step failed in a way that nobody foresaw: all requests end, nothing in the KV cache is trusted."""
         if self._disk is not None:
             self._disk.drop_saves()
-        self._resumption.drop()
+        self._resumption.discard()
         self._fail(list(self._scheduler.running), error)
         while self._scheduler.waiting:
             self._scheduler.waiting.popleft().fail(EngineError(f"the engine failed ({error}); ask again"))

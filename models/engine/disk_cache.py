@@ -176,8 +176,9 @@ class DiskCache:
         """The longest prefix that ends with what was used last; empty if nothing is saved for this model."""
         return [_entry(one) for one in self._store.latest(self._fingerprint, whole=not self._sliceable)]
 
-    def begin(self, entries: list[Entry], n_have: int) -> Restore | None:
-        """Starts reading what is saved of ``entries`` beyond the first ``n_have``; None if nothing is.
+    def begin(self, entries: list[Entry], n_have: int, *, announce: bool = True) -> Restore | None:
+        """Starts reading what is saved of ``entries`` beyond the first ``n_have``; None if nothing is. ``announce``:
+        the system is told of all of it, and not only of what is read next.
 
         The last entry is never restored: it must be decoded to have logits.
         """
@@ -207,7 +208,8 @@ class DiskCache:
             start += len(block.entries)
         if not needed or count_tokens(entries[n_have : needed[-1][1]]) < MIN_RESTORED_TOKENS:
             return None
-        self._store.announce([key for _, _, key in needed])
+        if announce:
+            self._store.announce([key for _, _, key in needed])
         position = count_positions(entries[: needed[0][0]])
         return Restore(keys, deque(needed), position=position, n_passing_cells=n_passing_cells, partial=partial)
 
@@ -242,6 +244,17 @@ class DiskCache:
         if restore.partial is not None:
             self._store.use([restore.partial], None)
         return slot.n_tokens
+
+    def abandon(self, restore: Restore) -> None:
+        """Nobody wants it any more. What is being read is given back when it is there."""
+        restore.pending.clear()
+        while restore.reading:
+            restore.reading.popleft().add_done_callback(self._recycle)
+
+    def _recycle(self, read: Future[bytes | memoryview | None]) -> None:
+        payload = None if read.cancelled() or read.exception() else read.result()
+        if payload is not None:
+            self._store.recycle(payload)
 
     def _read_ahead(self, restore: Restore) -> None:
         more = [key for _, _, key in islice(restore.pending, len(restore.reading), READ_AHEAD)]
@@ -417,5 +430,8 @@ def _stored(entries: Sequence[Entry]) -> list[StoredEntry]:
 def _entry(stored: StoredEntry) -> Entry:
     if isinstance(stored, int):
         return stored
-    identity, n_tokens, n_pos = stored.rsplit(":", 2)
-    return MediaSpan(identity, int(n_tokens), int(n_pos))
+    identity, *sizes = stored.rsplit(":", 2)
+    n_tokens, n_pos = map(int, sizes)
+    if not 1 <= n_pos <= n_tokens:
+        raise ValueError(f"media {identity[:16]} of {n_tokens} tokens at {n_pos} positions")
+    return MediaSpan(identity, n_tokens, n_pos)

@@ -85,10 +85,10 @@ class KvRoom:
         self._cells.forget(slot.seq_id)
         self._cache.clear(slot)
 
-    def release(self, slot: CachedSequence) -> None:
-        """Its request is over; what it holds stays for later prompts."""
+    def release(self, slot: CachedSequence, *, ahead: bool = False) -> None:
+        """Its request is over; what it holds stays for later prompts. ``ahead``: see PrefixCache."""
         self._cells.drop_load(slot.seq_id)
-        self._cache.release(slot)
+        self._cache.release(slot, ahead=ahead)
 
     def clear(self) -> None:
         """Forgets everything, without saving."""

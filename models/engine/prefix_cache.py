@@ -22,7 +22,7 @@ class CachedSequence:
     n_tokens: int = 0
     busy: bool = False
     on_disk: bool = False  # all of it was saved: losing it costs a restore only
-    is_ahead: bool = False  # it came from disk before anybody asked; true up to the end of the first request
+    is_ahead: bool = False  # what it holds came from disk before anybody asked
     last_used: int = 0
     worth: float = 0.0
 
@@ -84,7 +84,7 @@ class PrefixCache:
         target, n_matched = placement.target, placement.n_matched
         target.busy = True
         is_ahead, placement.source.is_ahead = placement.source.is_ahead, False
-        target.is_ahead = is_ahead
+        target.is_ahead = is_ahead and n_matched > 0
         if placement.source is target and n_matched:
             self.truncate(target, n_matched)
         else:
@@ -112,10 +112,18 @@ class PrefixCache:
         """Notes that a sequence is empty."""
         self.truncate(sequence, 0)
 
-    def release(self, sequence: CachedSequence) -> None:
-        """The request is over; what the sequence holds may serve others or be evicted."""
-        sequence.busy = sequence.is_ahead = False
+    def release(self, sequence: CachedSequence, *, ahead: bool = False) -> None:
+        """The request is over; what the sequence holds may serve others or be evicted. ``ahead``: there was no request,
+        and it came from disk."""
+        sequence.busy = False
+        sequence.is_ahead = ahead
+        sequence.on_disk |= ahead
         self._touch(sequence)
+
+    def count_ahead(self, sequence: CachedSequence) -> int:
+        """The tokens of a sequence that was just placed which came from disk before anybody asked. To be asked once."""
+        is_ahead, sequence.is_ahead = sequence.is_ahead, False
+        return sequence.n_tokens if is_ahead else 0
 
     def next_victim(self) -> CachedSequence | None:
         """The idle sequence whose loss costs least for the room it gives; None if there is none."""

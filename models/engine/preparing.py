@@ -79,7 +79,7 @@ class Preparation:
             if sequence.sampler is None:
                 sampling, seen = sequence.request.sampling, sequence.prompt.entries
                 sequence.sampler = TokenSampler(self._context, sampling, sequence.seed, seen)
-                n_ahead = slot.n_tokens if slot.is_ahead else 0
+                n_ahead = self._cache.count_ahead(slot)
                 sequence.found = CacheReport(slot.n_tokens - n_ahead, n_ahead)
                 if self._lookup or self._draft_vocab:
                     sequence.speculation = Speculation(

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -191,7 +192,10 @@ class ProcessEngine:
         if cancelled is not None and cancelled():
             raise EngineError(f"loading {self._path.name} was stopped")
         started_s = time.monotonic()
-        load = messages.Load(self._path, self._options, self._make_engine, self._arguments, _log_levels())
+        options = self._options
+        if options is not None and self._info is not None:
+            options = replace(options, kv_resume=False)  # after a crash somebody waits, maybe for another chat
+        load = messages.Load(self._path, options, self._make_engine, self._arguments, _log_levels())
         process = EngineProcess()
         try:
             info = process.load(load, cancelled, on_progress)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hearth.engine_factory import KvFolder, make_engine
 from hearth.models.engine import EngineOptions, LlamaEngine
-from hearth.models.types import Finished, GenerationRequest, MediaSegment, Segment, TextSegment
+from hearth.models.engine.process import ProcessEngine
+from hearth.models.types import Finished, GenerationRequest, MediaSegment, Segment, TextDelta, TextSegment
 from hearth.store.kv_blocks import KvBlockStore
 from tests.models import tiny_gguf
 from tests.models.answers import result
@@ -32,12 +36,22 @@ class SlowStore(KvBlockStore):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, budget_bytes=1 << 30)
+        self._slow = ThreadPoolExecutor(2)
         self.let = threading.Event()
-        self.n_asked = 0
+        self.asked: list[str] = []
 
     def read_async(self, keys: Sequence[str]) -> list[Future[Payload]]:
-        self.n_asked += len(keys)
-        return [self._readers.submit(key) for key in keys] if self.let.is_set() else [Future() for _ in keys]
+        self.asked += keys
+        return [self._slow.submit(self._read_late, key) for key in keys]
+
+    def _read_late(self, key: str) -> Payload:
+        self.let.wait(20)
+        return self._read(key)
+
+    def close(self) -> None:
+        self.let.set()
+        self._slow.shutdown()
+        super().close()
 
 
 @pytest.fixture(params=[True, False], ids=["shared cells", "separate cells"])
@@ -145,24 +159,108 @@ def test_pictures_come_back_too(start: Start) -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("same", [True, False], ids=["the same chat", "another"])
-def test_a_request_does_not_wait_for_it(start: Start, tmp_path: Path, same: bool) -> None:
-    last, other = tokens(LONG), tokens(100, 1)
-    expected = [answer(start(kept=False), one).tokens for one in (last, other)]
+def begun(store: SlowStore) -> SlowStore:
+    """Waits until blocks are being read."""
+    deadline = time.monotonic() + 10
+    while not store.asked and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert store.asked
+    return store
+
+
+def test_another_chat_does_not_wait_for_what_is_read(start: Start, tmp_path: Path) -> None:
+    last = tokens(LONG)
+    other = (last[0], *tokens(100, 1))  # as two chats begin alike
+    expected = answer(start(kept=False), other).tokens
     answer(start(), last)
     start(kept=False)
     store = SlowStore(tmp_path / "kv")
     engine = start(store=store)
-    deadline = time.monotonic() + 10
-    while not store.n_asked and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert store.n_asked
-    store.let.set()
-    asked = answer(engine, last if same else other)
-    assert asked.tokens == expected[0 if same else 1]
-    assert asked.cache.disk_tokens == (LONG - 1 if same else 0)
+    begun(store)
+    asked = answer(engine, other)
+    assert not store.let.is_set()
+    assert asked.tokens == expected
+    assert asked.usage.cached_tokens <= 1
     assert engine.stats()["resumed_tokens"] == 0
     engine.check_integrity()
+
+
+def test_a_request_of_the_same_chat_goes_on_from_what_is_read(start: Start, tmp_path: Path) -> None:
+    last = tokens(4 * 256 + 100)
+    expected = answer(start(kept=False), last).tokens
+    answer(start(), last)
+    start(kept=False)
+    store = SlowStore(tmp_path / "kv")
+    engine = start(store=store)
+    begun(store)
+    handle = engine.submit(GenerationRequest("r", (TextSegment(last),), max_tokens=32))
+    time.sleep(0.1)
+    store.let.set()
+    asked = result(handle)
+    assert asked.tokens == expected
+    assert (asked.cache.memory_tokens, asked.cache.disk_tokens) == (0, len(last) - 1)
+    assert len(store.asked) == len(set(store.asked))  # nothing twice
+    assert engine.stats()["resumed_tokens"] == 2 * 256
+    engine.check_integrity()
+
+
+def test_for_another_chat_it_makes_room_at_once(start: Start) -> None:
+    """Cells that nobody wants would make every step slower."""
+    last, other = tokens(LONG), (*tokens(30), *tokens(100, 1))
+    answer(start(), last)
+    engine = start()
+    assert resumed(engine) >= LONG
+    answer(engine, other, n=4)
+    assert engine.stats()["cells_held"] <= len(other) + 4
+    assert answer(engine, last).cache.disk_tokens >= LONG - 1 - 30
+    engine.check_integrity()
+
+
+def test_it_is_reported_once(start: Start) -> None:
+    last = tokens(LONG)
+    answer(start(), last)
+    engine = start()
+    assert resumed(engine) >= LONG
+    first = engine.submit(GenerationRequest("a", (TextSegment((*last, *NEXT_TURN)),), max_tokens=200))
+    events = first.events()
+    assert any(isinstance(event, TextDelta) for event in events)
+    beside = answer(engine, last, NEXT_TURN, NEXT_TURN)
+    assert (beside.cache.disk_tokens, beside.cache.memory_tokens) == (0, LONG + len(NEXT_TURN))
+    ended = list(events)[-1]
+    assert isinstance(ended, Finished)
+    assert ended.cache.disk_tokens >= LONG
+
+
+def test_forgetting_a_chat_forgets_what_was_loaded(start: Start) -> None:
+    engine = start()
+    result(engine.submit(GenerationRequest("r", (TextSegment(tokens(LONG)),), max_tokens=4, owner="chat")))
+    engine = start()
+    assert resumed(engine) >= LONG
+    assert engine.forget("chat") > 0
+    assert engine.stats()["cells_held"] == 0
+    assert answer(engine, tokens(LONG)).usage.cached_tokens == 0
+    engine.check_integrity()
+
+
+def test_after_a_crash_nothing_is_loaded_ahead(start: Start, tmp_path: Path, unified: bool) -> None:
+    answer(start(), tokens(LONG))
+    start(kept=False)
+    options = EngineOptions(n_threads=1, n_ctx=2048, kv_min_worth_s=0.0, kv_resume=True, kv_unified=unified)
+    folder = KvFolder(tmp_path / "kv", 1 << 30)
+    with ProcessEngine.load(tmp_path / "long.gguf", options, make_engine=make_engine, kv=folder) as engine:
+        deadline = time.monotonic() + 10
+        while not engine.stats()["resumed_tokens"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert engine.stats()["resumed_tokens"] >= LONG
+        process = engine._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while process.crashed_s is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        prompt = (TextSegment(tokens(LONG)),)
+        assert result(engine.submit(GenerationRequest("r", prompt, max_tokens=4))).cache.disk_tokens == LONG - 1
+        assert engine.stats()["resumed_tokens"] == 0
 
 
 def test_the_engine_closes_in_the_middle_of_it(start: Start, tmp_path: Path) -> None:
