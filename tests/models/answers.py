@@ -1,4 +1,4 @@
-"""Answers of engines: the whole of one, and whether two are the same but for rounding."""
+"""Prompts and answers of engines: the whole of one, and whether two are the same but for rounding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from hearth.models.types import Failed, Finished, RequestHandle
 # Batches of another shape round differently. Measured with the tiny models: log-probabilities differ by up to 0.12
 # (with experts, of which another one is asked now and then), tokens only where the best two are within 0.025.
 ROUNDING, TIE = 0.3, 0.1
+
+
+def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
+    """Random ids of ordinary tokens, the same for the same seed."""
+    return tuple(int(t) for t in np.random.default_rng(seed).integers(0, 250, n))
 
 
 def result(handle: RequestHandle) -> Finished:

@@ -34,7 +34,7 @@ from hearth.models.types import (
 )
 from hearth.store.kv_blocks import KvBlockStore
 from tests.models import tiny_architectures, tiny_gguf
-from tests.models.answers import assert_alike, result
+from tests.models.answers import assert_alike, result, tokens
 from tests.models.tiny_architectures import ARCHITECTURES, N_EMBD, SLIDING_WINDOW, Architecture
 
 Start = Callable[..., LlamaEngine]
@@ -80,10 +80,6 @@ def start(models: dict[str, Path], architecture: Architecture, tmp_path: Path) -
 
     yield begin
     stop()
-
-
-def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
-    return tuple(int(t) for t in np.random.default_rng(seed).integers(0, 250, n))
 
 
 def submit(engine: LlamaEngine, *parts: Segment | tuple[int, ...], n: int = 32, **fields: Any) -> RequestHandle:

@@ -23,7 +23,7 @@ from hearth.models.types import (
 )
 from hearth.store.kv_blocks import KvBlock, KvBlockStore
 from tests.models import tiny_gguf
-from tests.models.answers import assert_alike, result
+from tests.models.answers import assert_alike, result, tokens
 
 Open = Callable[..., LlamaEngine]
 LONG = 700
@@ -57,10 +57,6 @@ def start(long_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> I
 
     yield begin
     stop()
-
-
-def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
-    return tuple(int(t) for t in np.random.default_rng(seed).integers(0, 250, n))
 
 
 def answer(engine: LlamaEngine, *segments: Segment, n: int = 32, owner: str | None = None) -> Finished:

@@ -20,7 +20,7 @@ from hearth.models.engine.process import ProcessEngine
 from hearth.models.types import Finished, GenerationRequest, MediaSegment, Segment, TextDelta, TextSegment
 from hearth.store.kv_blocks import KvBlockStore
 from tests.models import tiny_gguf
-from tests.models.answers import result
+from tests.models.answers import result, tokens
 from tests.models.tiny_architectures import ARCHITECTURES, Architecture
 
 LONG = 700
@@ -84,20 +84,21 @@ def start(tmp_path: Path, unified: bool) -> Iterator[Start]:
     stop()
 
 
-def tokens(n: int, seed: int = 0) -> tuple[int, ...]:
-    return tuple(int(t) for t in np.random.default_rng(seed).integers(0, 250, n))
-
-
 def answer(engine: LlamaEngine, *parts: Segment | tuple[int, ...], n: int = 32) -> Finished:
     segments = tuple(TextSegment(part) if isinstance(part, tuple) else part for part in parts)
     return result(engine.submit(GenerationRequest("r", segments, max_tokens=n)))
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def resumed(engine: LlamaEngine) -> int:
     """The tokens that came back by themselves."""
-    deadline = time.monotonic() + 10
-    while engine._core.has_work and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: not engine._core.has_work)
     return int(engine.stats()["resumed_tokens"])
 
 
@@ -159,15 +160,6 @@ def test_pictures_come_back_too(start: Start) -> None:
     assert len(calls) == 1
 
 
-def begun(store: SlowStore) -> SlowStore:
-    """Waits until blocks are being read."""
-    deadline = time.monotonic() + 10
-    while not store.asked and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert store.asked
-    return store
-
-
 def test_another_chat_does_not_wait_for_what_is_read(start: Start, tmp_path: Path) -> None:
     last = tokens(LONG)
     other = (last[0], *tokens(100, 1))  # as two chats begin alike
@@ -176,7 +168,7 @@ def test_another_chat_does_not_wait_for_what_is_read(start: Start, tmp_path: Pat
     start(kept=False)
     store = SlowStore(tmp_path / "kv")
     engine = start(store=store)
-    begun(store)
+    wait_until(lambda: bool(store.asked))
     asked = answer(engine, other)
     assert not store.let.is_set()
     assert asked.tokens == expected
@@ -192,7 +184,7 @@ def test_a_request_of_the_same_chat_goes_on_from_what_is_read(start: Start, tmp_
     start(kept=False)
     store = SlowStore(tmp_path / "kv")
     engine = start(store=store)
-    begun(store)
+    wait_until(lambda: bool(store.asked))
     handle = engine.submit(GenerationRequest("r", (TextSegment(last),), max_tokens=32))
     time.sleep(0.1)
     store.let.set()
@@ -248,16 +240,11 @@ def test_after_a_crash_nothing_is_loaded_ahead(start: Start, tmp_path: Path, uni
     options = EngineOptions(n_threads=1, n_ctx=2048, kv_min_worth_s=0.0, kv_resume=True, kv_unified=unified)
     folder = KvFolder(tmp_path / "kv", 1 << 30)
     with ProcessEngine.load(tmp_path / "long.gguf", options, make_engine=make_engine, kv=folder) as engine:
-        deadline = time.monotonic() + 10
-        while not engine.stats()["resumed_tokens"] and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert engine.stats()["resumed_tokens"] >= LONG
+        wait_until(lambda: engine.stats()["resumed_tokens"] >= LONG)
         process = engine._process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while process.crashed_s is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: process.crashed_s is not None)
         prompt = (TextSegment(tokens(LONG)),)
         assert result(engine.submit(GenerationRequest("r", prompt, max_tokens=4))).cache.disk_tokens == LONG - 1
         assert engine.stats()["resumed_tokens"] == 0
