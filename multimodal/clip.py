@@ -21,6 +21,7 @@ from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.connector import CAbstractor, ViewAbstractor
 from hearth.multimodal.letters import LetterReader, PrintVectors
+from hearth.multimodal.line_reader import LineReader
 from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.locator import Locator
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
@@ -43,8 +44,8 @@ class VisionNetwork(nn.Module):
     ``config`` is the content of ``vision.json``: ``embed_dim``, ``vision_cfg`` and ``text_cfg`` as open_clip has
     them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
     or ``n_places``, for pictures seen in views. ``letters``, if there are any, are the channels of a reader of print,
-    and ``locator`` those of a network that tells where things stand. ValueError for one without a reader or views: it
-    looks at tiles, and its list stands behind what is printed.
+    ``lines`` those of one that reads what it finds again by lines, and ``locator`` those of a network that tells where
+    things stand. ValueError for one of the last two without letters or views.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -57,8 +58,10 @@ class VisionNetwork(nn.Module):
         self.letters = LetterReader(tuple(config["letters"])) if "letters" in config else None
         n_embd = config["connector"]["n_embd"]
         self.print = PrintVectors(n_embd) if "letters" in config else None
-        if "locator" in config and not (self.in_views and self.letters):
-            raise ValueError("a locator needs letters and n_places beside it")
+        for part in ("lines", "locator"):
+            if part in config and not (self.in_views and self.letters):
+                raise ValueError(f"{part} needs letters and n_places beside it")
+        self.lines = LineReader(tuple(config["lines"])) if "lines" in config else None
         self.locator = Locator(n_embd, config["locator"]) if "locator" in config else None
 
     def feature_maps(self, pixels: Tensor) -> FeatureMaps:
@@ -134,7 +137,7 @@ class PocketVision:
         if self._network.letters and self._network.print:
             weights = {name: weight.numpy() for name, weight in self._network.print.state_dict().items()}
             frame = views.tile_frame(*image.size, self._side_px)
-            told = read_print(image, frame, self._said)
+            told = read_print(image, frame, self._said, self._told_of_lines if self._network.lines else None)
             if self._network.locator:
                 told = with_list(told, listed(self._located(tokens[1], frame), frame))
             tokens.append(PrintTokens(weights).tokens(told, frame))
@@ -153,6 +156,12 @@ class PocketVision:
         assert self._network.letters is not None
         said: NDArray[np.float32] = self._network.letters(torch.from_numpy(pixels)[None])[0].numpy()
         return said
+
+    @torch.inference_mode()
+    def _told_of_lines(self, strips: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._network.lines is not None
+        told: NDArray[np.float32] = self._network.lines(torch.from_numpy(strips)).numpy()
+        return told
 
     def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
         tokens: NDArray[np.float32] = self._network.visual_tokens(self._network.feature_maps(pixels), places)[0].numpy()

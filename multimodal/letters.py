@@ -8,31 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hearth.multimodal.convolutions import Block, smaller
 from hearth.multimodal.print_cells import CELL_PX, CELL_SLOTS, SAID
 from hearth.multimodal.print_order import WRITTEN
 from hearth.multimodal.views import ANCHORS
-
-
-class _Block(nn.Module):
-    """Two 3×3 convolutions around a skip connection; shape (batch, channels, height, width) in and out."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.second_norm.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = self.second_norm(self.second(nn.functional.relu(self.first_norm(self.first(x)))))
-        return nn.functional.relu(x + mixed)
-
-
-def _smaller(wide: int, narrow: int) -> nn.Sequential:
-    """Half the side, other channels."""
-    convolution = nn.Conv2d(wide, narrow, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(narrow), nn.ReLU())
 
 
 class LetterReader(nn.Module):
@@ -44,14 +23,14 @@ class LetterReader(nn.Module):
     def __init__(self, channels: tuple[int, int, int], depth: int = 2) -> None:
         super().__init__()
         fine, middle, coarse = channels
-        self.stem = nn.Sequential(_smaller(3, fine // 2), _smaller(fine // 2, fine), _smaller(fine, fine))
-        self.fine = nn.Sequential(*(_Block(fine) for _ in range(depth)))
-        self.to_middle, self.to_coarse = _smaller(fine, middle), _smaller(middle, coarse)
-        self.middle = nn.Sequential(*(_Block(middle) for _ in range(depth)))
-        self.coarse = nn.Sequential(*(_Block(coarse) for _ in range(depth)))
+        self.stem = nn.Sequential(smaller(3, fine // 2), smaller(fine // 2, fine), smaller(fine, fine))
+        self.fine = nn.Sequential(*(Block(fine) for _ in range(depth)))
+        self.to_middle, self.to_coarse = smaller(fine, middle), smaller(middle, coarse)
+        self.middle = nn.Sequential(*(Block(middle) for _ in range(depth)))
+        self.coarse = nn.Sequential(*(Block(coarse) for _ in range(depth)))
         self.colours = nn.Conv2d(3, fine, 3, padding=1)
         self.from_coarse, self.from_middle = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)
-        self.joined = nn.Sequential(*(_Block(fine) for _ in range(depth)))
+        self.joined = nn.Sequential(*(Block(fine) for _ in range(depth)))
         self.characters = nn.Conv2d(fine, CELL_SLOTS * (len(SAID) + 1), 1)
         self.begins = nn.Conv2d(fine, CELL_SLOTS, 1)
         self.sizes = nn.Conv2d(fine, CELL_SLOTS, 1)

@@ -34,6 +34,7 @@ _ONLY_TRAINING = ".num_batches_tracked"  # a counter of batch normalisation that
 _FILES = ("vision.json", "vision.safetensors", "picture.onnx", "caption.onnx", "tokenizer.json")
 _TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
 _LETTERS_FILE = "letters.onnx"  # of one that reads print
+_LINES_FILE = "lines.onnx"  # of one that reads it again by lines
 _LOCATOR_FILE = "locator.onnx"  # of one that tells where things stand
 _PRINT = "network.print."  # weights of such a one
 
@@ -51,6 +52,7 @@ class PictureEncoder:
         tiles: InferenceSession | None,
         caption: InferenceSession,
         letters: InferenceSession | None,
+        lines: InferenceSession | None,
         locator: InferenceSession | None,
         print_tokens: PrintTokens | None,
         tokenizer: Tokenizer,
@@ -63,6 +65,7 @@ class PictureEncoder:
         self._tiles = tiles
         self._caption = caption
         self._letters = letters
+        self._lines = lines
         self._locator = locator
         self._print_tokens = print_tokens
         self._tokenizer = tokenizer
@@ -94,10 +97,11 @@ class PictureEncoder:
             in_views = "n_places" in config["connector"]
             tiles = _session(_read(folder / _TILES_FILE, digest), weights) if in_views else None
             letters = _session(_read(folder / _LETTERS_FILE, digest), weights) if "letters" in config else None
+            lines = _session(_read(folder / _LINES_FILE, digest), weights) if "lines" in config else None
             locator = _session(_read(folder / _LOCATOR_FILE, digest), weights) if "locator" in config else None
             print_weights = {n.removeprefix(_PRINT): _full(w) for n, w in weights.items() if n.startswith(_PRINT)}
             print_tokens = PrintTokens(print_weights) if "letters" in config else None
-            graphs = picture, tiles, caption, letters, locator
+            graphs = picture, tiles, caption, letters, lines, locator
             return cls(*graphs, print_tokens, tokenizer, end, config, digest.hexdigest())
         except ModelFileError:
             raise
@@ -121,7 +125,7 @@ class PictureEncoder:
         parts = [self._picture.run(["tokens"], _fed(whole))[0][0], self._tiles.run(["tokens"], _fed(tiles))[0][0]]
         if self._print_tokens is not None:
             frame = views.tile_frame(*image.size, self._side_px)
-            told = read_print(image, frame, self._said)
+            told = read_print(image, frame, self._said, self._told_of_lines if self._lines else None)
             if self._locator is not None:
                 told = with_list(told, listed(self._located(parts[1], frame), frame))
             parts.append(self._print_tokens.tokens(told, frame))
@@ -138,6 +142,11 @@ class PictureEncoder:
         assert self._letters is not None
         said: Array = self._letters.run(["letters"], {"pixels": pixels[None]})[0][0]
         return said
+
+    def _told_of_lines(self, strips: Array) -> Array:
+        assert self._lines is not None
+        told: Array = self._lines.run(["symbols"], {"ink": strips})[0]
+        return told
 
     def embed_picture(self, image: Image.Image) -> Array:
         """Search vector, float32, shape (dimension,), unit norm."""

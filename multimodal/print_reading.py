@@ -1,4 +1,4 @@
-"""What is printed on a picture: read on its tiles, and once more, closer, where it is small there."""
+"""What is printed on a picture: found on its tiles, or closer where it is small there, and then read line by line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hearth.multimodal.print_cells import BARS, Array, Printed, characters_of
+from hearth.multimodal.print_lines import LineReading, read_again
 from hearth.multimodal.print_order import in_reading_order
 from hearth.multimodal.views import Frame, canvas_of, pixels_of
 
@@ -18,11 +19,14 @@ MAX_CLOSER = 3  # times
 _ENLARGED = 1.2  # a picture is at most by looking closer: there is nothing more to be seen of it
 
 
-def read_print(image: Image.Image, frame: Frame, reader: Callable[[Array], Array]) -> list[Printed]:
+def read_print(
+    image: Image.Image, frame: Frame, reader: Callable[[Array], Array], line_reader: LineReading | None = None
+) -> list[Printed]:
     """The characters in reading order, a space behind each word, in pixels of ``frame``'s canvas.
 
     ``reader`` is asked once or twice what is printed on normalised pixels, (3, height, width), and says it as
     (CELL_SLOTS, N_SAID, height / CELL_PX, width / CELL_PX). Bars stay where they were seen first: they are large.
+    ``line_reader``, if there is one, is then asked for the strips that these characters stand on.
     """
     found = characters_of(reader(pixels_of(canvas_of(image, frame))))
     closer = times_closer(found, frame)
@@ -34,6 +38,8 @@ def read_print(image: Image.Image, frame: Frame, reader: Callable[[Array], Array
             for one in seen
             if one.character not in BARS
         ]
+    if line_reader is not None:
+        found = read_again(found, image, frame, line_reader)
     return in_reading_order(found)
 
 

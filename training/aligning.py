@@ -40,6 +40,7 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
         "vision_cfg": {"layers": [2, 2, 4, 2], "width": 32, "image_size": SIDE_PX, "head_width": 64},
         "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": n_vocab, "width": 128, "heads": 4, "layers": 2},
         "letters": [64, 96, 128],
+        "lines": [48, 96, 160],
         "locator": 64,
         "connector": {"channels": 256, "n_places": N_PLACES, "n_embd": n_embd},
     }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.locating import PLACES, POINTS
+from hearth.multimodal.print_lines import LINE_PX, WIDTHS_PX
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE
 from training.shipped import shipped_vision
 
@@ -59,6 +60,19 @@ class _Letters(nn.Module):
         assert self.network.letters is not None
         said: Tensor = self.network.letters(pixels)
         return said
+
+
+class _Lines(nn.Module):
+    """(batch, 1, LINE_PX, width) strips of print → what is told of their frames."""
+
+    def __init__(self, network: VisionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ink: Tensor) -> Tensor:
+        assert self.network.lines is not None
+        told: Tensor = self.network.lines(ink)
+        return told
 
 
 class _Locator(nn.Module):
@@ -106,6 +120,9 @@ def export_graphs(folder: Path) -> None:
         graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", {**sides, "places": {1: free}}))
         if network.letters:
             graphs.append((_Letters(network), {"pixels": tiles["pixels"]}, ["letters"], "letters.onnx", sides))
+        if network.lines:
+            strips = {"ink": torch.zeros(2, 1, LINE_PX, 2 * WIDTHS_PX)}
+            graphs.append((_Lines(network), strips, ["symbols"], "lines.onnx", {"ink": {0: free, 3: free}}))
         if network.locator:
             rows, columns = 2 * TOKENS_A_SIDE, 3 * TOKENS_A_SIDE
             tokens = torch.zeros(1, rows, columns, config["connector"]["n_embd"])

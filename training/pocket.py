@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from training import aligning, conversing, lettering, mixing, naming, placing, reading
+from training import aligning, conversing, lettering, line_reading, mixing, naming, placing, reading
 from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
@@ -29,16 +29,17 @@ from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("names", "letters", "text", "look", "places", "bind", "mixed", "chat", "export")
+STAGES = ("names", "letters", "lines", "text", "look", "places", "bind", "mixed", "chat", "export")
 SHARES = {
     "names": 0.08,
-    "letters": 0.12,
+    "letters": 0.09,
+    "lines": 0.06,
     "text": 0.18,
     "look": 0.14,
     "places": 0.03,
     "bind": 0.1,
     "mixed": 0.02,
-    "chat": 0.33,
+    "chat": 0.3,
 }  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
 PICTURE_STAGES = {"names", "look", "places", "bind", "mixed", "chat"}
@@ -110,17 +111,18 @@ def tokenizer_of(recipe: Recipe) -> Tokenizer:
 
 def check_parts(recipe: Recipe, new: set[str]) -> None:
     """ValueError if a part that finished files lack would be shipped as it is before any training."""
-    for part, stage in (("letters.", "letters"), ("locator.", "places")):
+    for part, stage in (("letters.", "letters"), ("lines.", "lines"), ("locator.", "places")):
         if part in new and stage not in recipe.stages and not (recipe.runs / f"{stage}.pt").is_file():
             raise ValueError(f"{recipe.start} has no {part.rstrip('.')}: train it by --stage {stage} besides")
 
 
 def load_whole(recipe: Recipe, stage: str, network: PocketNetwork) -> None:
-    """The network as ``stage`` left it; the reader and the locator, which stand still in these stages, as their own
+    """The network as ``stage`` left it; the readers and the locator, which stand still in these stages, as their own
     left them, which may have been gone on with since.
     """
     load_stage(recipe.runs / f"{stage}.pt", network)
-    for name, part in (("letters", network.vision.letters), ("places", network.vision.locator)):
+    parts = ("letters", network.vision.letters), ("lines", network.vision.lines), ("places", network.vision.locator)
+    for name, part in parts:
         if part is not None:
             load_stage(recipe.runs / f"{name}.pt", part)
 
@@ -145,6 +147,9 @@ def main() -> None:
     if "letters" in recipe.stages:
         printer = Printer(new_fonts(), random.Random(recipe.seed))
         lettering.run(recipe.plan("letters", 3e-3), network.vision, printer, recipe.seed + 40_000)
+    if "lines" in recipe.stages:
+        printer = Printer(new_fonts(), random.Random(recipe.seed))
+        line_reading.run(recipe.plan("lines", 3e-3), network.vision, printer, recipe.seed + 45_000)
     if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
         language.compile_blocks()
     if "text" in recipe.stages:
@@ -152,6 +157,8 @@ def main() -> None:
     load_stage(recipe.runs / "names.pt", network.vision, "vision.")
     if network.vision.letters is not None:
         load_stage(recipe.runs / "letters.pt", network.vision.letters)
+    if network.vision.lines is not None:
+        load_stage(recipe.runs / "lines.pt", network.vision.lines)
     load_stage(recipe.runs / "text.pt", language)
     lettering.start_with_print(network.vision, language, tokenizer)
     if "look" in recipe.stages and pictures:

@@ -4,7 +4,8 @@ python -m training.probing --runs training/runs/pocket [--stage look] [--n 200]
 
 With ``--stage names`` it is the tower alone, by the classes of that stage: crops in their own style and in Noto's, and
 held-out photographs among the products. With ``--stage letters`` it is the reader of print alone, in fonts of training
-and in others; with ``--stage places`` the locator, on held-out scenes.
+and in others, with ``--stage lines`` and what is read again by lines; with ``--stage places`` the locator, on held-out
+scenes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.letters import LetterReader
 from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.print_cells import BARS
 from hearth.multimodal.print_reading import read_print
@@ -134,9 +134,10 @@ def probe_names(naming: Naming, material: Material, n: int, seed: int = 5) -> di
 
 
 @torch.inference_mode()
-def probe_print(reader: LetterReader, n: int, seed: int = 5, side_px: int = 2 * SIDE_PX) -> dict[str, float]:
+def probe_print(vision: VisionNetwork, n: int, seed: int = 5, side_px: int = 2 * SIDE_PX) -> dict[str, float]:
     """Share of pictures of one word of which nothing but that word is read, of bars that are told without an error, and
-    of their values, in fonts of training and in others. Pictures larger than the tiles are looked at closer.
+    of their values, in fonts of training and in others. Pictures larger than the tiles are looked at closer, and lines
+    are read again if ``vision`` does so.
     """
     found: dict[str, float] = {}
     for name, held_out in (("own fonts", False), ("other fonts", True)):
@@ -145,9 +146,9 @@ def probe_print(reader: LetterReader, n: int, seed: int = 5, side_px: int = 2 * 
         words, bars, values = Share(), Share(), Share()
         for _ in range(n):
             scene = painter.words()
-            words.add(torch.tensor([words_read(reader, scene) == [scene.text]]))
+            words.add(torch.tensor([words_read(vision, scene) == [scene.text]]))
             scene = painter.chart()
-            read = f" {' '.join(words_read(reader, scene))} "
+            read = f" {' '.join(words_read(vision, scene))} "
             bars.add(torch.tensor([f" {bar.colour} {bar.text} " in read for bar in scene.bars]))
             values.add(torch.tensor([f" {bar.value} " in read for bar in scene.bars]))
         shares = {"words": words, "bars": bars, "values": values}
@@ -155,10 +156,16 @@ def probe_print(reader: LetterReader, n: int, seed: int = 5, side_px: int = 2 * 
     return found
 
 
-def words_read(reader: LetterReader, scene: Scene) -> list[str]:
-    """What is read on the tiles of a scene; bars by their colours."""
-    frame = tile_frame(*scene.image.size, SIDE_PX)
-    read = read_print(scene.image, frame, lambda pixels: reader(torch.from_numpy(pixels)[None])[0].numpy())
+def words_read(vision: VisionNetwork, scene: Scene) -> list[str]:
+    """What is read of a scene; bars by their colours."""
+    letters, lines = vision.letters, vision.lines
+    assert letters is not None
+    read = read_print(
+        scene.image,
+        tile_frame(*scene.image.size, SIDE_PX),
+        lambda pixels: letters(torch.from_numpy(pixels)[None])[0].numpy(),
+        None if lines is None else lambda strips: lines(torch.from_numpy(strips)).numpy(),
+    )
     return "".join(f" {one.character} " if one.character in BARS else one.character for one in read).split()
 
 
@@ -197,12 +204,17 @@ def saved_naming(runs: Path, n_names: int) -> Naming:
     return naming
 
 
-def saved_reader(runs: Path) -> LetterReader:
-    """The reader of print as the stage "letters" left it."""
-    reader = saved_vision(runs, "letters").letters
-    assert reader is not None
-    load_stage(runs / "letters.pt", reader)
-    return reader
+def saved_readers(runs: Path, stage: str) -> VisionNetwork:
+    """The readers of print as the stage "letters" left theirs, and "lines" too if that is the ``stage``."""
+    vision = saved_vision(runs, "letters")
+    assert vision.letters is not None
+    load_stage(runs / "letters.pt", vision.letters)
+    if stage == "letters":
+        vision.lines = None
+    elif vision.lines is None or not load_stage(runs / "lines.pt", vision.lines):
+        missing = runs / "lines.pt"
+        raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage lines first")
+    return vision
 
 
 def saved_locating(runs: Path) -> VisionNetwork:
@@ -219,15 +231,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--stage", default="look", help="whose checkpoint")
-    parser.add_argument("--pocket", type=Path, help="with --stage letters or places: finished files, not a checkpoint")
-    parser.add_argument("--side-px", type=int, default=2 * SIDE_PX, help="with --stage letters: of the pictures")
+    parser.add_argument(
+        "--pocket", type=Path, help="with --stage letters, lines or places: finished files, not a checkpoint"
+    )
+    parser.add_argument(
+        "--side-px", type=int, default=2 * SIDE_PX, help="with --stage letters or lines: of the pictures"
+    )
     parser.add_argument("--n", type=int, default=200, help="scenes of each kind")
     args = parser.parse_args()
-    if args.stage == "letters":
-        reader = shipped_vision(args.pocket).letters if args.pocket else saved_reader(args.runs).eval()
-        if reader is None:
-            parser.error(f"{args.pocket} has no reader of print: name files of version 6 or later by --pocket")
-        print(json.dumps(probe_print(reader, args.n, side_px=args.side_px)))
+    if args.stage in ("letters", "lines"):
+        readers = shipped_vision(args.pocket) if args.pocket else saved_readers(args.runs, args.stage).eval()
+        if readers.letters is None or (args.stage == "lines" and readers.lines is None):
+            first = 6 if readers.letters is None else 12
+            parser.error(f"{args.pocket} has no reader of {args.stage}: name files of version {first} or later")
+        if args.stage == "letters":
+            readers.lines = None
+        print(json.dumps(probe_print(readers, args.n, side_px=args.side_px)))
         return
     material = load_material(args.data, 7, styled=False)
     if args.stage == "places":

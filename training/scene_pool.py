@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -9,13 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.letters import PrintVectors
+from hearth.multimodal.line_reader import LineReader
 from hearth.multimodal.locating import listed, looks_at
-from hearth.multimodal.print_cells import Printed
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, printed, with_list
+from hearth.multimodal.print_cells import Array, Printed, characters_of
+from hearth.multimodal.print_lines import read_again
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_order, with_list
 from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, token_grid, whole_frame
 from training.loop import autocast
 from training.pictures import MAX_COUNT, Painter
@@ -83,7 +87,8 @@ def _seen(
             batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
             with autocast(device):
                 tokens = vision.visual_tokens(vision.feature_maps(batch), torch.from_numpy(places).to(device)).float()
-                told = _told(batch, tokens, frames, vision) if tiles and telling else []
+                images = [scenes[index].image for index, _ in part]
+                told = _told(batch, tokens, images, frames, vision) if tiles and telling else []
             for at, (index, _) in enumerate(part):
                 found.tokens[index] = tokens[at]
                 if told:
@@ -92,11 +97,17 @@ def _seen(
 
 
 @torch.no_grad()
-def _told(pixels: Tensor, tokens: Tensor, frames: list[Frame], vision: VisionNetwork) -> list[list[Printed]]:
+def _told(
+    pixels: Tensor, tokens: Tensor, images: list[Image.Image], frames: list[Frame], vision: VisionNetwork
+) -> list[list[Printed]]:
     """What is printed on canvases of one size, and where things stand that are of one kind."""
     if vision.letters is None:
         return []
-    read = [printed(said) for said in vision.letters(pixels).float().cpu().numpy()]
+    read = [characters_of(said) for said in vision.letters(pixels).float().cpu().numpy()]
+    if vision.lines is not None:
+        reader = functools.partial(_told_of_lines, vision.lines, pixels.device)
+        read = [read_again(*of, reader) for of in zip(read, images, frames, strict=True)]
+    read = [in_reading_order(found) for found in read]
     if vision.locator is None:
         return read
     rows, columns = token_grid(frames[0], SIDE_PX)
@@ -104,6 +115,11 @@ def _told(pixels: Tensor, tokens: Tensor, frames: list[Frame], vision: VisionNet
     with torch.autocast(tokens.device.type, enabled=False):  # as the runtime does: what is doubtful is cut at nought
         said = vision.locator(tokens.reshape(len(tokens), rows, columns, -1), looks).cpu().numpy()
     return [with_list(one, listed(where, frame)) for one, where, frame in zip(read, said, frames, strict=True)]
+
+
+def _told_of_lines(lines: LineReader, device: torch.device, strips: Array) -> Array:
+    told: Array = lines(torch.from_numpy(strips).to(device)).float().cpu().numpy()
+    return told
 
 
 def print_tokens(vectors: PrintVectors) -> PrintTokens:

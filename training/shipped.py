@@ -23,7 +23,7 @@ from training.checkpoints import TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
-READING = ("letters.", "print.", "locator.")  # of an encoder's weights; older files lack them, or have others
+READING = ("letters.", "lines.", "print.", "locator.")  # of an encoder's weights; older files lack them, or have others
 WITHOUT_LISTS = 2 + len(SAID)  # vectors of print in files before version 10, which are the first of today's
 
 

@@ -20,6 +20,7 @@ from hearth.multimodal.connector import CAbstractor
 from hearth.multimodal.locating import listed
 from hearth.multimodal.picture_encoder import PictureEncoder
 from hearth.multimodal.pixels import to_pixels
+from hearth.multimodal.print_lines import LINE_PX, SYMBOLS, WIDTHS_PX
 from hearth.multimodal.print_order import PRINT_TOKENS
 from hearth.multimodal.views import N_PLACES, places_of, tile_frame, token_grid, whole_frame
 
@@ -141,9 +142,14 @@ VIEWS_CONFIG: dict[str, Any] = {
 READER = {"letters": [16, 24, 32]}
 
 
-@pytest.fixture(params=[{}, READER, READER | {"locator": 8}], ids=["tower", "and reader", "and locator"])
+LINES = READER | {"lines": [8, 12, 16]}
+
+
+@pytest.fixture(
+    params=[{}, READER, READER | {"locator": 8}, LINES], ids=["tower", "and reader", "and locator", "and lines"]
+)
 def in_views(folder: Path, request: pytest.FixtureRequest) -> Path:
-    """An encoder that sees pictures in views, without a reader of print, with one, and with a locator besides."""
+    """An encoder that sees pictures in views, without a reader of print, with one, and with others besides."""
     torch.manual_seed(0)
     config = VIEWS_CONFIG | request.param
     network = VisionNetwork(config).eval()
@@ -203,9 +209,9 @@ def test_graphs_of_an_encoder_in_views_compute_what_open_clip_does(in_views: Pat
 
 @pytest.mark.parametrize(
     ("in_views", "added", "file"),
-    [({}, READER, "letters"), (READER, {"locator": 8}, "locator")],
+    [({}, READER, "letters"), (READER, {"locator": 8}, "locator"), (READER, {"lines": [8, 12, 16]}, "lines")],
     indirect=["in_views"],
-    ids=["reader", "locator"],
+    ids=["reader", "locator", "lines"],
 )
 def test_graphs_that_the_configuration_has_and_the_folder_has_not_are_refused(
     in_views: Path, added: dict[str, Any], file: str
@@ -236,10 +242,25 @@ def test_the_graph_of_the_locator_says_what_the_network_does(in_views: Path) -> 
         np.testing.assert_allclose(encoder._located(tokens, frame), said, atol=1e-4)
 
 
-def test_a_locator_needs_a_reader_and_views() -> None:
+@pytest.mark.parametrize(("part", "of"), [("locator", 8), ("lines", [8, 12, 16])])
+def test_a_locator_and_lines_need_a_reader_and_views(part: str, of: object) -> None:
     for without in (VIEWS_CONFIG, CONFIG | READER):
-        with pytest.raises(ValueError, match="a locator needs letters and n_places"):
-            VisionNetwork({**without, "locator": 8})
+        with pytest.raises(ValueError, match=f"{part} needs letters and n_places"):
+            VisionNetwork({**without, part: of})
+
+
+@pytest.mark.parametrize("in_views", [LINES], indirect=True, ids=["lines"])
+def test_the_graph_of_lines_says_what_the_network_does(in_views: Path) -> None:
+    from training.export_graph import export_graphs
+
+    export_graphs(in_views)
+    reference, encoder = PocketVision.load(in_views), PictureEncoder.load(in_views)
+    random = np.random.default_rng(0)
+    for n, width in ((1, WIDTHS_PX), (2, 5 * WIDTHS_PX), (7, 2 * WIDTHS_PX)):
+        strips = random.standard_normal((n, 1, LINE_PX, width)).astype(np.float32)
+        told = reference._told_of_lines(strips)
+        assert told.shape == (n, width // 2, len(SYMBOLS))
+        np.testing.assert_allclose(encoder._told_of_lines(strips), told, atol=1e-4)
 
 
 def test_the_number_of_visual_tokens_must_be_square() -> None:

@@ -174,9 +174,7 @@ def test_a_bar_weighs_as_much_as_several_characters() -> None:
 
 def test_the_reader_is_probed_in_own_fonts_and_in_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "Printer", lambda *_args, **_kwargs: printer())
-    reader = vision().letters
-    assert reader is not None
-    found = probing.probe_print(reader.eval(), 3)
+    found = probing.probe_print(vision().eval(), 3)
     assert set(found) == {
         f"{what}, {fonts} fonts" for what in ("words", "bars", "values") for fonts in ("own", "other")
     }
