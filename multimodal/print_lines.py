@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from hearth.multimodal.print_cells import BARS, CHARACTERS, SAID, Array, Printed
@@ -25,15 +26,19 @@ WIDTHS_PX = 64  # strips are as wide as a multiple of it
 SYMBOLS = ("", *CHARACTERS, " ")  # of a frame; the first one for none
 LONGEST = 16  # characters of words that are read together
 MOST = 200  # characters of a picture that are read twice, from its top
+COLUMNS_PX = 8192  # width of the strips that are read at once
 _INK = 4.0  # standard deviations of a strip's ink at most
 _SURE = 0.5  # chance of its characters on average, below which a strip stays as its cells had it
 _EMPTY = 0.9  # chance that nothing stands on its frames, from which on there is nothing
+_SEEN = 0.9  # chance of the characters that its cells had, from which on there is something all the same
 # in sizes of the font:
+_SAME = 0.3, 0.7  # between what is told twice, along the line and up or down, at most
 _APART, _RISE = 2.2, 0.5  # to the next word that is read together at most, along the line and up or down
-_MARGIN = 1.0  # of a strip on either side, to what stands there at most
+_MARGIN = 1.0  # of a strip on either side, half way to what stands there at most
+_HALF = 0.35  # of a character, and so much of it at least
 _LONG = 3.0  # strips, from which on it is seen how they slant
-_SLANT = 0.12  # at most
-_SIZES = 1.6  # of words that are read together, one by the other
+_SLOPE = 0.12  # at most
+SIZES = 1.6  # of words that are read together, one by the other at most
 
 LineReading = Callable[[Array], Array]
 """(n, 1, LINE_PX, width) strips → (n, width / FRAME_PX, len(SYMBOLS)) logits, see ``line_reader.LineReader``."""
@@ -76,7 +81,7 @@ def strips_of(characters: Iterable[Printed]) -> list[tuple[Strip, Word]]:
             parts[min(near)[1]] += word
         else:
             parts.append(list(word))
-    middles = np.array([(one.x, one.y) for part in parts for one in part]).reshape(-1, 2)
+    middles = np.array([(one.x, one.y) for part in parts for one in part], np.float64).reshape(-1, 2)
     return [(_strip(part, middles), part) for part in parts]
 
 
@@ -84,23 +89,24 @@ def _joins(part: Word, word: Word) -> bool:
     last, first = part[-1], word[0]
     smaller, larger = sorted((last.size, first.size))
     beside = 0 <= first.x - last.x < _APART * smaller and abs(first.y - last.y) < _RISE * smaller
-    return beside and larger < _SIZES * smaller and len(part) + len(word) <= LONGEST
+    return beside and larger < SIZES * smaller and len(part) + len(word) <= LONGEST
 
 
-def _strip(word: Word, middles: Array) -> Strip:
+def _strip(word: Word, middles: NDArray[np.float64]) -> Strip:
     """Of characters from left to right, among all whose ``middles`` are given, (n, 2)."""
-    size = float(np.median([one.size for one in word]))
-    x, y = np.array([(one.x, one.y) for one in word]).T
-    slant = 0.0
+    x, y, sizes = np.array([(one.x, one.y, one.size) for one in word], np.float64).T
+    size = float(np.median(sizes))
+    slope = 0.0
     if x[-1] - x[0] > _LONG * size and len(word) > 3:
-        slant = float(np.clip(np.polyfit(x - x.mean(), y, 1)[0], -_SLANT, _SLANT))
-    middle = float(np.median(y - slant * (x - x[0])))
-    beside = middles[np.abs(middles[:, 1] - middle - slant * (middles[:, 0] - x[0])) < _RISE * size, 0]
+        slope = float(np.clip(np.polyfit(x - x.mean(), y, 1)[0], -_SLOPE, _SLOPE))
+    middle = float(np.median(y - slope * (x - x[0])))
+    in_line = np.abs(middles[:, 1] - middle - slope * (middles[:, 0] - x[0])) < _RISE * size
+    beside = middles[in_line, 0]
     before = x[0] - beside[beside < x[0]].max(initial=-np.inf)
     behind = beside[beside > x[-1]].min(initial=np.inf) - x[-1]
-    left = x[0] - min(_MARGIN * size, before / 2)
-    right = x[-1] + min(_MARGIN * size, behind / 2)
-    return Strip(left, middle - slant * (x[0] - left), (right - left) / math.cos(slant), slant, size)
+    left, right = (min(max(between / 2, _HALF * size), _MARGIN * size) for between in (before, behind))
+    length = math.hypot(1, slope) * (x[-1] - x[0] + left + right)
+    return Strip(float(x[0] - left), middle - slope * left, float(length), math.atan(slope), size)
 
 
 def ink_of(image: Image.Image, frame: Frame, strip: Strip) -> Array:
@@ -133,9 +139,8 @@ def _sampled(image: Image.Image, x: Array, y: Array, step: float) -> Array:
         max(1, min(image.height, math.ceil(y.max() + reach))),
     )
     box = (box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1))
-    part = image.crop(box).convert("RGB")
     smaller = max(1, int(step))
-    part = part.reduce(smaller) if smaller > 1 else part
+    part = (image.reduce(smaller, box) if smaller > 1 else image.crop(box)).convert("RGB")
     pixels = np.asarray(part, dtype=np.float32)
     x, y = ((at - corner) / smaller - 0.5 for at, corner in ((x, box[0]), (y, box[1])))
     x, y = x.clip(0, part.width - 1), y.clip(0, part.height - 1)
@@ -158,22 +163,42 @@ def padded(strips: list[Array]) -> Array:
 
 
 def read_again(found: list[Printed], image: Image.Image, frame: Frame, reader: LineReading) -> list[Printed]:
-    """Characters that were ``found`` on the frame's canvas, in no order, as ``reader`` tells their lines. Bars stay."""
-    strips = strips_of(one for one in found if one.character not in BARS)
-    strips.sort(key=lambda of: of[0].y)
-    before = np.cumsum([0, *(len(word) for _, word in strips)])
-    of_width: dict[int, list[tuple[Strip, Word, Array]]] = defaultdict(list)
-    told = [one for one in found if one.character in BARS]
-    for at, (strip, word) in enumerate(strips):
-        if before[at] < MOST:
-            of_width[-(-strip.width_px // WIDTHS_PX)].append((strip, word, ink_of(image, frame, strip)))
-        else:
-            told += word
-    for members in of_width.values():
-        for (strip, word, _), logits in zip(members, reader(padded([ink for *_, ink in members])), strict=True):
+    """Characters that were ``found`` on the frame's canvas, in no order, as ``reader`` tells their lines. Bars stay as
+    they are, and so does what is too far down.
+    """
+    characters = sorted((one for one in found if one.character not in BARS), key=lambda one: one.y)
+    strips = strips_of(characters[:MOST])
+    rgb = image.convert("RGB")
+    told: list[Word] = []
+    for batch in _batches([(strip, word, ink_of(rgb, frame, strip)) for strip, word in strips]):
+        for (strip, word, _), logits in zip(batch, reader(padded([ink for *_, ink in batch])), strict=True):
             read = told_along(strip, logits)
-            told += word if read is None else read
-    return told
+            unlikely = not read and float(np.mean([one.sure for one in word])) > _SEEN
+            told.append(word if read is None or unlikely else read)
+    return [one for one in found if one.character in BARS] + characters[MOST:] + _once(told)
+
+
+def _batches(strips: list[tuple[Strip, Word, Array]]) -> Iterator[list[tuple[Strip, Word, Array]]]:
+    """Strips of one width, ``COLUMNS_PX`` wide together if they are several."""
+    of_width: dict[int, list[tuple[Strip, Word, Array]]] = defaultdict(list)
+    for one in strips:
+        of_width[-(-one[2].shape[1] // WIDTHS_PX)].append(one)
+    for width, members in of_width.items():
+        n = max(1, COLUMNS_PX // (width * WIDTHS_PX))
+        yield from (members[start : start + n] for start in range(0, len(members), n))
+
+
+def _once(words: list[Word]) -> list[Printed]:
+    """What two strips that overlap both tell is kept where it is surer."""
+    everything = [(at, one) for at, word in enumerate(words) for one in word]
+    places = np.array([(one.x, one.y, one.size, one.sure, at) for at, one in everything], np.float64).reshape(-1, 5)
+    kept = []
+    for (x, y, size, sure, at), (_, one) in zip(places.tolist(), everything, strict=True):
+        near = (np.abs(places[:, 0] - x) < _SAME[0] * size) & (np.abs(places[:, 1] - y) < _SAME[1] * size)
+        others = places[near & (places[:, 4] != at)]
+        if not any((other[3], other[4]) > (sure, at) for other in others):
+            kept.append(one)
+    return kept
 
 
 def told_along(strip: Strip, logits: Array) -> Word | None:

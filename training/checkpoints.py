@@ -15,17 +15,25 @@ from training.language import LanguageConfig, LanguageModel
 from training.pocket_network import PocketNetwork
 
 TOKENIZER = "tokenizer.json"
+READING = ("letters.", "lines.", "print.", "locator.")  # of an encoder's weights; older files lack them, or have others
 
 log = logging.getLogger(__name__)
 
 
 def load_stage(path: Path, network: nn.Module, prefix: str = "") -> bool:
-    """Loads the part of a checkpoint whose names begin with ``prefix``; False if there is no such file."""
+    """Loads the part of a checkpoint whose names begin with ``prefix``; False if there is no such file. Which of
+    ``READING`` it has nothing of stay as ``network`` has them: it is older than they are.
+    """
     if not path.is_file():
         return False
     state = torch.load(path, map_location="cpu", weights_only=True)
     log.info("%s: step %d, %.0f s", path.name, state["step"], state["elapsed"])
     part = {name.removeprefix(prefix): value for name, value in state["network"].items() if name.startswith(prefix)}
+    own = network.state_dict()
+    for of in READING:
+        names = [name for name in own if name.removeprefix("vision.").startswith(of)]
+        if not any(name in part for name in names):
+            part |= {name: own[name] for name in names}
     network.load_state_dict(part)
     return True
 

@@ -17,13 +17,15 @@ from training.strips import Strips
 
 
 def line_loss(logits: Tensor, said: list[tuple[int, ...]]) -> Tensor:
-    """Nats a character: (n, frames, len(SYMBOLS)) ``logits`` of strips, indices of ``SYMBOLS`` that stand on them."""
+    """Nats a character and strip: (n, frames, len(SYMBOLS)) ``logits`` of strips, and indices of ``SYMBOLS`` on
+    each.
+    """
     lengths = torch.tensor([len(symbols) for symbols in said])
     wanted = torch.tensor([symbol for symbols in said for symbol in symbols], dtype=torch.long)
     frames = torch.full((len(said),), logits.shape[1])
     chances = logits.float().log_softmax(-1).transpose(0, 1).cpu()
     lost = F.ctc_loss(chances, wanted, frames, lengths, reduction="sum", zero_infinity=True)
-    return lost / lengths.sum().clamp(min=1)
+    return lost / (lengths.sum() + len(said))  # a strip without print is one thing to say, too
 
 
 def run(plan: StagePlan, vision: VisionNetwork, printer: Printer, seed: int) -> None:

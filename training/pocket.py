@@ -98,7 +98,7 @@ def tokenizer_of(recipe: Recipe) -> Tokenizer:
     if tokenizer is not None:
         return tokenizer
     trained = [f"{stage}.pt" for stage in STAGES if (recipe.runs / f"{stage}.pt").is_file()]
-    trained = [name for name in trained if name not in ("names.pt", "letters.pt")]  # they know no words
+    trained = [name for name in trained if name not in ("names.pt", "letters.pt", "lines.pt")]  # they know no words
     if trained:
         raise FileNotFoundError(
             f"{recipe.runs / TOKENIZER} does not exist, but {', '.join(trained)} were trained with one: put it back, "

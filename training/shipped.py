@@ -19,11 +19,10 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.print_cells import SAID
-from training.checkpoints import TOKENIZER
+from training.checkpoints import READING, TOKENIZER
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
-READING = ("letters.", "lines.", "print.", "locator.")  # of an encoder's weights; older files lack them, or have others
 WITHOUT_LISTS = 2 + len(SAID)  # vectors of print in files before version 10, which are the first of today's
 
 

@@ -6,7 +6,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hearth.multimodal.print_cells import CHARACTERS, Printed
-from hearth.multimodal.print_lines import SYMBOLS, WIDTHS_PX, Strip, ink_of, padded, strips_of
+from hearth.multimodal.print_lines import COLUMNS_PX, SIZES, SYMBOLS, WIDTHS_PX, Strip, ink_of, padded, strips_of
 from hearth.multimodal.views import Frame
 from training.pictures import Painter
 from training.scenes import Mark, Scene
@@ -22,7 +22,6 @@ from training.scenes import Mark, Scene
 POOL = 8000  # strips that are known at a time
 SIDES_PX = (128, 192, 288, 384)  # of pictures
 SHARES = {"words": 0.3, "chart": 0.3, "sheet": 0.4}
-COLUMNS_PX = 8192  # width of a batch's strips together
 STEPS = 127 / 4.0  # of a stored strip for each standard deviation
 # what a reader of cells is wrong by: sizes by their logarithm, places in sizes of the font
 MISSED = 0.06
@@ -30,10 +29,10 @@ STRAY_SHARE = 0.3  # of scenes have a word that is none, or a part of a large on
 STRAY_SIZES_PX = 8, 60
 SIZES_OFF, SIZE_OFF = 0.1, 0.1  # of all of a scene, and of each
 PLACE_OFF = 0.08
+LINE_OFF = 0.12  # of a line up or down
 # in sizes of the font:
 WITHIN = 0.2  # a strip characters stand in that are to be read
 BESIDE = 0.45  # above or below its middle at most
-SIZES = 0.6, 1.7  # sizes of these by that of the strip
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ class Strips:
         seen = [self._seen(mark, off) for mark in scene.marks if self._rng.random() >= MISSED]
         if self._rng.random() < STRAY_SHARE:
             seen += self._stray(*scene.image.size)
-        for strip, _ in strips_of(seen):
+        for found, _ in strips_of(seen):
+            strip = replace(found, y=found.y + self._random.normal(0, LINE_OFF) * found.size)
             symbols = standing_on(strip, scene.marks)
             if symbols is not None and 2 * len(symbols) <= strip.width_px // 4:
                 yield strip, symbols
@@ -116,7 +116,7 @@ def standing_on(strip: Strip, marks: Iterable[Mark]) -> tuple[int, ...] | None:
     there: list[tuple[float, Mark]] = []
     for mark in marks:
         along, below = strip.seen_from(mark.x, mark.y)
-        as_large = SIZES[0] < mark.size / strip.size < SIZES[1]
+        as_large = 1 / SIZES < mark.size / strip.size < SIZES
         if as_large and WITHIN < along < strip.length / strip.size - WITHIN and abs(below) < BESIDE:
             there.append((along, mark))
     if any(mark.character not in CHARACTERS for _, mark in there):

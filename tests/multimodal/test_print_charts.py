@@ -49,6 +49,21 @@ def test_labels_that_touch_or_fall_apart_are_those_of_their_bars() -> None:
     assert told(found) == "[red]Emma 5 [blue]rice 3 [grey]soup 7 "
 
 
+def test_two_halves_of_a_wide_bar_are_one() -> None:
+    found = [bar("blue", 40, 0.37), bar("blue", 60, 0.36), bar("blue", 110, 0.9), bar("grey", 170, 0.36)]
+    found += word("Sun", 50, 172) + word("Tue", 110, 172) + word("Sat", 170, 172)
+    found += word("37", 50, 98) + word("90", 110, 24) + word("36", 170, 98)
+    assert told(found) == "[blue]Sun 37 [blue]Tue 90 [grey]Sat 36 "
+
+
+def test_two_bars_of_one_height_are_two() -> None:
+    found = [bar("blue", 50, 0.5), bar("blue", 90, 0.5), bar("blue", 130, 0.5)]
+    found += word("Sun", 50, 172) + word("Tue", 90, 172) + word("Sat", 130, 172)
+    assert told([*found, *axis({0: "0", 0.5: "5", 1: "10"})]) == "[blue]Sun 5 [blue]Tue 5 [blue]Sat 5 "
+    found += word("5", 50, 80) + word("5", 90, 80) + word("5", 130, 80)
+    assert told(found) == "[blue]Sun 5 [blue]Tue 5 [blue]Sat 5 "
+
+
 def test_a_title_and_a_name_of_the_axis_come_behind() -> None:
     found = [bar("red", 60, 0.4), bar("red", 120, 0.8)]
     found += word("May", 60, 172) + word("Jun", 120, 172) + word("4", 60, 96) + word("8", 120, 38)

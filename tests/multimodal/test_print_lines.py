@@ -66,9 +66,60 @@ def test_words_near_one_another_are_read_together() -> None:
 def test_a_strip_reaches_as_far_as_what_stands_beside_it_allows() -> None:
     ((strip, _),) = strips_of(typed("tea", 100, 50))
     assert (strip.x, strip.y, strip.length, strip.size) == (80, 50, 20 + 40, 20), "a character on either side"
-    near = strips_of([*typed("bread", 20, 50), *typed("tea", 100, 50, size=60)])
+    near = strips_of([*typed("bread", 10, 50), *typed("tea", 100, 50, size=60)])
     (_, _), (later, _) = sorted(near, key=lambda of: of[0].x)
-    assert later.x == pytest.approx((60 + 100) / 2), "half way to the word before"
+    assert later.x == pytest.approx((50 + 100) / 2), "half way to the word before"
+
+
+def test_a_stray_mark_does_not_cut_a_letter_off() -> None:
+    strips = strips_of([*typed("APPLE", 100, 50, size=44), Printed("i", 98, 53, begins=True, size=12)])
+    (strip,) = (strip for strip, word in strips if len(word) == 5)
+    assert strip.x <= 100 - 0.35 * 44
+
+
+def test_whole_numbers_of_pixels_are_places_too() -> None:
+    ((strip, _),) = strips_of([Printed("a", 96, 96, begins=True, size=200)])
+    assert (strip.x, strip.length) == (-104, 400)
+
+
+def test_what_two_strips_tell_is_told_once() -> None:
+    found = [*typed("on", 40, 50), *typed("on", 42, 62)]  # cells of one line, taken for two
+    read = read_again(found, Image.new("RGB", (99, 99), "white"), Frame(99, 99, (99, 99)), same_place)
+    assert "".join(one.character for one in read) == "A"
+
+
+def same_place(strips: Array) -> Array:
+    """A character in the middle of each strip."""
+    told = np.zeros((len(strips), strips.shape[-1] // FRAME_PX, len(SYMBOLS)), np.float32)
+    told[:, :, 0] = SURE
+    told[:, 12, 0], told[:, 12, SYMBOLS.index("A")] = 0, SURE
+    return told
+
+
+def test_what_cells_were_sure_of_stays_where_nothing_is_told() -> None:
+    def nothing(strips: Array) -> Array:
+        return np.stack([logits("", strips.shape[-1])] * len(strips))
+
+    sure, doubtful = (
+        Printed("a", 40, y, begins=True, size=20, chances=np.full(90, share, np.float32))
+        for y, share in ((20, 0.95), (70, 0.4))
+    )
+    frame = Frame(99, 99, (99, 99))
+    assert read_again([sure, doubtful], Image.new("RGB", (99, 99)), frame, nothing) == [sure]
+
+
+def test_many_strips_are_read_in_parts() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def reader(strips: Array) -> Array:
+        asked.append(strips.shape)
+        return np.stack([logits("_", strips.shape[-1])] * len(strips))
+
+    found = [one for row in range(40) for one in typed("tea", 60, 30.0 * row)]
+    read = read_again(found, Image.new("RGB", (300, 1300)), Frame(300, 1300, (300, 1300)), reader)
+    assert len(read) == len(found)
+    assert sum(shape[0] for shape in asked) == 40
+    assert max(shape[0] * shape[3] for shape in asked) <= print_lines.COLUMNS_PX
 
 
 def test_a_strip_lies_along_its_line() -> None:
@@ -146,12 +197,12 @@ def test_lines_take_the_place_of_what_cells_had(monkeypatch: pytest.MonkeyPatch)
 
     def reader(strips: Array) -> Array:
         asked.append(strips.shape)
-        return np.stack([logits("tea" if len(asked) == 1 else "_", strips.shape[-1])] * len(strips))
+        return np.stack([logits("tea" if strips.shape[-1] == 2 * WIDTHS_PX else "_", strips.shape[-1])] * len(strips))
 
     found = [*typed("lea", 40, 50), *typed("umbrellas", 20, 120), Printed("red", 60.0, 80.0, begins=True)]
     image = Image.new("RGB", (192, 192), "white")
     read = read_again(found, image, Frame(192, 192, (192, 192)), reader)
-    assert asked == [(1, 1, LINE_PX, 2 * WIDTHS_PX), (1, 1, LINE_PX, 3 * WIDTHS_PX)]
+    assert sorted(asked) == [(1, 1, LINE_PX, 2 * WIDTHS_PX), (1, 1, LINE_PX, 3 * WIDTHS_PX)]
     assert {one.character for one in read} >= {"red", *"tea"}
     assert not any(one in read for one in found[:3])
     assert all(one in read for one in found[3:]), "nothing was told of these, and bars stay"

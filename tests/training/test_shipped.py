@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from hearth import assets
 from hearth.multimodal.print_order import WRITTEN
 from training.aligning import vision_config
-from training.checkpoints import TOKENIZER, new_network
+from training.checkpoints import TOKENIZER, load_stage, new_network
 from training.export import export_all
 from training.language import LanguageConfig, LanguageModel
 from training.lettering import start_with_print
@@ -104,3 +104,18 @@ def test_a_run_with_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path:
         start_from(assets.pocket_dir(), tmp_path)
     with pytest.raises(FileNotFoundError, match="by --start"):
         start_from(tmp_path / "nothing", tmp_path)
+
+
+def test_a_checkpoint_from_before_lines_were_read_still_loads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, again = new_network(300), new_network(300)
+    kept = {name: value for name, value in old.state_dict().items() if ".lines." not in name}
+    torch.save({"network": kept, "step": 1, "elapsed": 1.0}, tmp_path / "chat.pt")
+    own = {name: value.clone() for name, value in again.state_dict().items() if ".lines." in name}
+    assert load_stage(tmp_path / "chat.pt", again)
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, own[name] if name in own else kept[name]), name
+    del kept["vision.letters.stem.0.0.weight"]
+    torch.save({"network": kept, "step": 1, "elapsed": 1.0}, tmp_path / "chat.pt")
+    with pytest.raises(RuntimeError, match=r"letters\.stem"):
+        load_stage(tmp_path / "chat.pt", again)
