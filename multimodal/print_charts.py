@@ -25,7 +25,8 @@ _ERROR_PX = 3.0  # by which ends of bars are wrong at most
 _TICK_ERROR_PX = CELL_PX  # and places of ticks; but they are many, and all on a line
 READ_OFF_PX, READ_OFF_ADVANCE_PX = 12.0, 6.0  # as large as if it were printed, and from one digit to the next
 _HALVES_PX = 5.0  # two halves of a bar end at heights that differ by at most
-_BETWEEN = 0.3  # of their distance from the middle of both, words of one bar stand at most
+_HALVES = 0.7  # of the widest distance of two bars, two halves are apart at most
+_BETWEEN = 0.4  # of their distance from the middle of both, words of one bar stand at most
 _TICKS = 3  # at least, to be left out of what lies under a bar
 # in sizes of the font:
 _OVER = 2.5  # from the end of a bar to what is printed over it at most
@@ -116,12 +117,13 @@ def _once(bars: Sequence[Printed]) -> list[Printed]:
 
 
 def _whole(bars: list[Printed], words: list[Word]) -> list[Printed]:
-    """Two halves of a wide bar are one: they are of one colour and height, and what is printed there stands between
-    their middles.
+    """Two halves of a wide bar are one: they are of one colour and height and near each other, and what is printed
+    there stands between their middles.
     """
+    widest = max((right.x - left.x for left, right in itertools.pairwise(bars)), default=0.0)
     whole: list[Printed] = []
     for bar in bars:
-        if whole and _are_halves(whole[-1], bar, words):
+        if whole and bar.x - whole[-1].x < _HALVES * widest and _are_halves(whole[-1], bar, words):
             whole[-1] = replace(whole[-1], x=(whole[-1].x + bar.x) / 2)
         else:
             whole.append(bar)

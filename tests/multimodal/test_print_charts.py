@@ -51,8 +51,8 @@ def test_labels_that_touch_or_fall_apart_are_those_of_their_bars() -> None:
 
 def test_two_halves_of_a_wide_bar_are_one() -> None:
     found = [bar("blue", 40, 0.37), bar("blue", 60, 0.36), bar("blue", 110, 0.9), bar("grey", 170, 0.36)]
-    found += word("Sun", 50, 172) + word("Tue", 110, 172) + word("Sat", 170, 172)
-    found += word("37", 50, 98) + word("90", 110, 24) + word("36", 170, 98)
+    found += word("Sun", 56, 172) + word("Tue", 110, 172) + word("Sat", 170, 172)
+    found += word("37", 56, 98) + word("90", 110, 24) + word("36", 170, 98)
     assert told(found) == "[blue]Sun 37 [blue]Tue 90 [grey]Sat 36 "
 
 
