@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ SYMBOLS = ("", *CHARACTERS, " ")  # of a frame; the first one for none
 LONGEST = 16  # characters of words that are read together
 MOST = 200  # characters of a picture that are read twice, from its top
 COLUMNS_PX = 8192  # width of the strips that are read at once
-_INK = 4.0  # standard deviations of a strip's ink at most
+_INK, _INKED = 4.0, 1.0  # standard deviations of a strip's ink at most, and of what certainly is ink
 _SURE = 0.5  # chance of its characters on average, below which a strip stays as its cells had it
 _EMPTY = 0.9  # chance that nothing stands on its frames, from which on there is nothing
 _SEEN = 0.9  # chance of the characters that its cells had, from which on there is something all the same
@@ -171,8 +171,10 @@ def read_again(found: list[Printed], image: Image.Image, frame: Frame, reader: L
     rgb = image.convert("RGB")
     told: list[Word] = []
     for batch in _batches([(strip, word, ink_of(rgb, frame, strip)) for strip, word in strips]):
-        for (strip, word, _), logits in zip(batch, reader(padded([ink for *_, ink in batch])), strict=True):
+        for (strip, word, ink), logits in zip(batch, reader(padded([ink for *_, ink in batch])), strict=True):
             read = told_along(strip, logits)
+            if read and all(one.character.isdigit() for one in read):
+                read = _levelled(read, strip, ink)
             unlikely = not read and float(np.mean([one.sure for one in word])) > _SEEN
             told.append(word if read is None or unlikely else read)
     return [one for one in found if one.character in BARS] + characters[MOST:] + _once(told)
@@ -186,6 +188,20 @@ def _batches(strips: list[tuple[Strip, Word, Array]]) -> Iterator[list[tuple[Str
     for width, members in of_width.items():
         n = max(1, COLUMNS_PX // (width * WIDTHS_PX))
         yield from (members[start : start + n] for start in range(0, len(members), n))
+
+
+def _levelled(number: Word, strip: Strip, ink: Array) -> Word:
+    """A number where its ink stands: a cell tells a height to half a cell, and an axis is told by its numbers."""
+    ends = sorted(strip.seen_from(one.x, one.y)[0] for one in (number[0], number[-1]))
+    columns = slice(max(0, round((ends[0] - _HALF) * FONT_PX)), max(1, round((ends[1] + _HALF) * FONT_PX)))
+    blank = np.flatnonzero(~(ink[:, columns] > _INKED).any(1))
+    first, behind = (blank[blank < LINE_PX // 2].max(initial=-1) + 1, blank[blank >= LINE_PX // 2].min(initial=LINE_PX))
+    if first >= behind - 1:  # there is no ink in its middle
+        return number
+    below = (float(first + behind) / 2 - LINE_PX / 2) * strip.size / FONT_PX
+    return [
+        replace(one, x=one.x - below * math.sin(strip.slant), y=one.y + below * math.cos(strip.slant)) for one in number
+    ]
 
 
 def _once(words: list[Word]) -> list[Printed]:

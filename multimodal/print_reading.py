@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from hearth.multimodal.bar_edges import measured
 from hearth.multimodal.print_cells import BARS, Array, Printed, characters_of
 from hearth.multimodal.print_lines import LineReading, read_again
 from hearth.multimodal.print_order import in_reading_order
@@ -25,7 +26,7 @@ def read_print(
     """The characters in reading order, a space behind each word, in pixels of ``frame``'s canvas.
 
     ``reader`` is asked once or twice what is printed on normalised pixels, (3, height, width), and says it as
-    (CELL_SLOTS, N_SAID, height / CELL_PX, width / CELL_PX). Bars stay where they were seen first: they are large.
+    (CELL_SLOTS, N_SAID, height / CELL_PX, width / CELL_PX). Bars are those that were seen first: they are large.
     ``line_reader``, if there is one, is then asked for the strips that these characters stand on.
     """
     found = characters_of(reader(pixels_of(canvas_of(image, frame))))
@@ -38,6 +39,16 @@ def read_print(
             for one in seen
             if one.character not in BARS
         ]
+    return told_of(found, image, frame, line_reader)
+
+
+def told_of(
+    found: list[Printed], image: Image.Image, frame: Frame, line_reader: LineReading | None = None
+) -> list[Printed]:
+    """What was ``found`` on the frame's canvas as the picture itself shows it: bars measured in its pixels, print read
+    by lines; in reading order.
+    """
+    found = measured(found, image, frame)
     if line_reader is not None:
         found = read_again(found, image, frame, line_reader)
     return in_reading_order(found)

@@ -18,8 +18,8 @@ from hearth.multimodal.letters import PrintVectors
 from hearth.multimodal.line_reader import LineReader
 from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.print_cells import Array, Printed, characters_of
-from hearth.multimodal.print_lines import read_again
-from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_order, with_list
+from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
+from hearth.multimodal.print_reading import told_of
 from hearth.multimodal.views import Frame, canvas_of, pixels_of, places_of, tile_frame, token_grid, whole_frame
 from training.loop import autocast
 from training.pictures import MAX_COUNT, Painter
@@ -103,11 +103,9 @@ def _told(
     """What is printed on canvases of one size, and where things stand that are of one kind."""
     if vision.letters is None:
         return []
-    read = [characters_of(said) for said in vision.letters(pixels).float().cpu().numpy()]
-    if vision.lines is not None:
-        reader = functools.partial(_told_of_lines, vision.lines, pixels.device)
-        read = [read_again(*of, reader) for of in zip(read, images, frames, strict=True)]
-    read = [in_reading_order(found) for found in read]
+    found = [characters_of(said) for said in vision.letters(pixels).float().cpu().numpy()]
+    reader = functools.partial(_told_of_lines, vision.lines, pixels.device) if vision.lines is not None else None
+    read = [told_of(*of, reader) for of in zip(found, images, frames, strict=True)]
     if vision.locator is None:
         return read
     rows, columns = token_grid(frames[0], SIDE_PX)

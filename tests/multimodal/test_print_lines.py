@@ -108,6 +108,22 @@ def test_what_cells_were_sure_of_stays_where_nothing_is_told() -> None:
     assert read_again([sure, doubtful], Image.new("RGB", (99, 99)), frame, nothing) == [sure]
 
 
+def test_a_number_stands_where_its_ink_is() -> None:
+    image = Image.new("RGB", (160, 90), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((52, 41, 60, 56), fill="black")
+    pen.rectangle((40, 62, 80, 90), fill="black")  # a bar below it
+    frame = Frame(160, 90, (160, 90))
+
+    def reader(strips: Array) -> Array:
+        return np.stack([logits("___8", strips.shape[-1])] * len(strips))
+
+    (eight,) = read_again([Printed("8", 56, 45, begins=True, size=20)], image, frame, reader)
+    assert eight.y == pytest.approx(49, abs=0.7)
+    (eight,) = read_again([Printed("8", 56, 30, begins=True, size=20)], image, frame, reader)
+    assert eight.y == 30, "there is no ink in its middle"
+
+
 def test_many_strips_are_read_in_parts() -> None:
     asked: list[tuple[int, ...]] = []
 
