@@ -207,8 +207,9 @@ def _axis(ticks: list[tuple[float, float]]) -> tuple[float, float, list[int]] | 
     if len(best) < 2 or 2 * len(best) <= len(ticks):
         return None
     y, value = np.array([ticks[at] for at in best]).T
-    rise, start = np.polyfit(y, value, 1)
-    return float(start), float(rise), best
+    pairs = [(a, b) for a, b in itertools.combinations(range(len(y)), 2) if y[a] != y[b]]
+    rise = np.median([(value[b] - value[a]) / (y[b] - y[a]) for a, b in pairs])  # of Theil and Sen: some may be far off
+    return float(np.median(value - rise * y)), float(rise), best
 
 
 def _step(values: list[float], ticks: list[float], error: float) -> float:

@@ -173,8 +173,8 @@ def read_again(found: list[Printed], image: Image.Image, frame: Frame, reader: L
     for batch in _batches([(strip, word, ink_of(rgb, frame, strip)) for strip, word in strips]):
         for (strip, word, ink), logits in zip(batch, reader(padded([ink for *_, ink in batch])), strict=True):
             read = told_along(strip, logits)
-            if read and all(one.character.isdigit() for one in read):
-                read = _levelled(read, strip, ink)
+            if read:
+                read = [one for part in words_of(read) for one in _levelled(part, strip, ink)]
             unlikely = not read and float(np.mean([one.sure for one in word])) > _SEEN
             told.append(word if read is None or unlikely else read)
     return [one for one in found if one.character in BARS] + characters[MOST:] + _once(told)
@@ -191,7 +191,11 @@ def _batches(strips: list[tuple[Strip, Word, Array]]) -> Iterator[list[tuple[Str
 
 
 def _levelled(number: Word, strip: Strip, ink: Array) -> Word:
-    """A number where its ink stands: a cell tells a height to half a cell, and an axis is told by its numbers."""
+    """A number where its ink stands: a cell tells a height to half a cell, and an axis is told by its numbers. Other
+    words stay as they are.
+    """
+    if not all(one.character.isdigit() for one in number):
+        return number
     ends = sorted(strip.seen_from(one.x, one.y)[0] for one in (number[0], number[-1]))
     columns = slice(max(0, round((ends[0] - _HALF) * FONT_PX)), max(1, round((ends[1] + _HALF) * FONT_PX)))
     blank = np.flatnonzero(~(ink[:, columns] > _INKED).any(1))

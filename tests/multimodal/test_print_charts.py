@@ -64,6 +64,13 @@ def test_two_bars_of_one_height_are_two() -> None:
     assert told(found) == "[blue]Sun 5 [blue]Tue 5 [blue]Sat 5 "
 
 
+def test_a_tick_that_stands_a_little_off_moves_no_value() -> None:
+    ticks = axis({0.2: "10", 0.4: "20", 0.6: "30", 0.8: "40", 1: "50"})
+    found = [bar("green", 60, 0.9), bar("pink", 120, 0.3), bar("pink", 180, 0.1)]
+    found += word("A", 60, 172) + word("B", 120, 172) + word("C", 180, 172) + word("0", 12, FOOT + 7)
+    assert told([*found, *ticks]) == "[green]A 45 [pink]B 15 [pink]C 5 "
+
+
 def test_a_title_and_a_name_of_the_axis_come_behind() -> None:
     found = [bar("red", 60, 0.4), bar("red", 120, 0.8)]
     found += word("May", 60, 172) + word("Jun", 120, 172) + word("4", 60, 96) + word("8", 120, 38)
