@@ -35,18 +35,18 @@ from training.smalltalk import Talker
 from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
 
-PICTURES = 20  # chats a step
-IMAGINED = 24
+PICTURES = 14  # chats a step
+IMAGINED = 20
 CYCLE = 8  # steps
 # step of the cycle → texts, or imagined scenes, beside its pictures
 TEXTS = {
-    0: ("grounded",), 1: ("imagined", "sums"), 2: ("talk", "sums"), 3: ("imagined", "talk"),
-    4: ("drill", "talk", "sums"), 5: ("grounded",), 6: ("talk", "sums"), 7: ("grounded",),
+    0: ("grounded", "talk"), 1: ("imagined", "sums"), 2: ("grounded", "talk"), 3: ("imagined", "talk"),
+    4: ("drill", "talk", "sums"), 5: ("grounded", "talk"), 6: ("talk", "sums"), 7: ("grounded",),
 }  # fmt: skip
 IMAGINED_TEXTS = {1: ("talk",), 2: ("grounded",), 4: ("drill",), 5: ("sums",)}  # beside scenes that are all imagined
-TALKS_PER_STEP = 56
+TALKS_PER_STEP = 64
 SUMS_PER_STEP = 64
-GROUNDED_PER_STEP = 16
+GROUNDED_PER_STEP = 20
 DRILLS_PER_STEP = 20
 ROW_TOKENS = 512
 # without drills copying fades within some hundred steps
