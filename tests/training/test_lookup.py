@@ -151,12 +151,14 @@ def test_the_head_that_reads_looks_behind_the_character_that_was_said_last(
     start_with_lookup(model, attribute_ids(tokenizer), character_ids(tokenizer))
     characters = character_ids(tokenizer)
     assert len(set(characters)) == len(characters) > 70
-    ids = torch.tensor(characters[:40] + characters[7:8])[None]  # the last one stood at 7
-    head, positions = HEADS["read"], torch.arange(ids.shape[1])[None]
+    places = torch.arange(2, 38)
+    ids = torch.tensor([[*characters[:40], characters[at]] for at in places])  # the last one stood at each of these
+    head, positions = HEADS["read"], torch.arange(ids.shape[1]).expand(len(ids), -1)
     with torch.inference_mode():
         _, entering = model.run(model.embedding(ids), positions, layers_of(HEADS))
-        scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[0, -1]
-    assert scores[8] > scores[:40].median() + 1
+        scores = model.attention_scores(entering[head.layer], positions, head.layer, head.index)[:, -1]
+    behind = scores.gather(1, places[:, None] + 1)[:, 0] - scores[:, :40].median(1).values
+    assert behind.mean() > 1, "random characters' vectors are not at right angles"
 
 
 def test_the_head_that_reads_looks_rather_where_the_character_before_the_last_one_is_the_same(
