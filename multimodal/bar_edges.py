@@ -78,13 +78,13 @@ class _Bar:
 
 def measured(found: list[Printed], image: Image.Image, frame: Frame) -> list[Printed]:
     """Characters and bars that were ``found`` on the frame's canvas, the bars as they are in the picture; with those
-    that were missed, if any was found. Bars that cannot be measured stay as they are.
+    that were missed, if any was found. Bars that cannot be measured stay as they are. ``image`` is RGB.
     """
     given = [one for one in found if one.character in BARS]
     if not given:
         return found
     smaller = max(1, -(-max(image.size) // MOST_PX))
-    pixels = np.asarray((image.reduce(smaller) if smaller > 1 else image).convert("RGB"), np.float64)
+    pixels = np.asarray(image.reduce(smaller) if smaller > 1 else image, np.float64)
     scale = frame.scale * smaller  # pixels of the canvas for each that is measured
     bars: list[_Bar] = []
     names: list[str] = []

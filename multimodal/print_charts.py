@@ -24,9 +24,6 @@ _UNDER_PX = 9.0  # the middle of a bar is at most from that of the value over it
 _ERROR_PX = 3.0  # by which ends of bars are wrong at most
 _TICK_ERROR_PX = CELL_PX  # and places of ticks; but they are many, and all on a line
 READ_OFF_PX, READ_OFF_ADVANCE_PX = 12.0, 6.0  # as large as if it were printed, and from one digit to the next
-_HALVES_PX = 5.0  # two halves of a bar end at heights that differ by at most
-_HALVES = 0.7  # of the widest distance of two bars, two halves are apart at most
-_BETWEEN = 0.4  # of their distance from the middle of both, words of one bar stand at most
 _TICKS = 3  # at least, to be left out of what lies under a bar
 # in sizes of the font:
 _OVER = 2.5  # from the end of a bar to what is printed over it at most
@@ -75,7 +72,7 @@ def words_by_bars(characters: Sequence[Printed], bars: Sequence[Printed]) -> lis
 
 def _columns(characters: Sequence[Printed], bars: Sequence[Printed]) -> list[_Column]:
     """The bars from the left with what belongs to them."""
-    seen = [_Column(bar.x, bar.y, bar) for bar in _whole(_once(bars), words_of(characters))]
+    seen = [_Column(bar.x, bar.y, bar) for bar in _once(bars)]
     if len(seen) < 2:
         return []
     columns = sorted([*seen, *_unseen(characters, seen)], key=lambda column: column.x)
@@ -114,29 +111,6 @@ def _once(bars: Sequence[Printed]) -> list[Printed]:
         surer = max((once[-1], bar), key=lambda one: one.sure)
         once[-1] = replace(surer, x=(once[-1].x + bar.x) / 2)
     return once
-
-
-def _whole(bars: list[Printed], words: list[Word]) -> list[Printed]:
-    """Two halves of a wide bar are one: they are of one colour and height and near each other, and what is printed
-    there stands between their middles.
-    """
-    widest = max((right.x - left.x for left, right in itertools.pairwise(bars)), default=0.0)
-    whole: list[Printed] = []
-    for bar in bars:
-        if whole and bar.x - whole[-1].x < _HALVES * widest and _are_halves(whole[-1], bar, words):
-            whole[-1] = replace(whole[-1], x=(whole[-1].x + bar.x) / 2)
-        else:
-            whole.append(bar)
-    return whole
-
-
-def _are_halves(left: Printed, right: Printed, words: list[Word]) -> bool:
-    if left.character != right.character or abs(left.y - right.y) > _HALVES_PX:
-        return False
-    between, apart = (left.x + right.x) / 2, right.x - left.x
-    places = [middle(word)[0] for word in words if middle(word)[1] > left.y - _OVER * word[0].size]
-    off = [abs(x - between) for x in places if abs(x - between) < apart]
-    return bool(off) and all(x < _BETWEEN * apart for x in off)
 
 
 def _unseen(characters: Sequence[Printed], seen: list[_Column]) -> Iterator[_Column]:

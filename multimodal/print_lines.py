@@ -27,7 +27,7 @@ SYMBOLS = ("", *CHARACTERS, " ")  # of a frame; the first one for none
 LONGEST = 16  # characters of words that are read together
 MOST = 200  # characters of a picture that are read twice, from its top
 COLUMNS_PX = 8192  # width of the strips that are read at once
-_INK, _INKED = 4.0, 1.0  # standard deviations of a strip's ink at most, and of what certainly is ink
+INK, _INKED = 4.0, 1.0  # standard deviations of a strip's ink at most, and of what certainly is ink
 _SURE = 0.5  # chance of its characters on average, below which a strip stays as its cells had it
 _EMPTY = 0.9  # chance that nothing stands on its frames, from which on there is nothing
 _SEEN = 0.9  # chance of the characters that its cells had, from which on there is something all the same
@@ -126,7 +126,7 @@ def ink_of(image: Image.Image, frame: Frame, strip: Strip) -> Array:
     ink = colours @ axes[:, -1]
     ink *= np.sign((ink**3).mean()) or 1.0  # there is less ink than ground
     deviations: Array = (ink / max(1.0, float(ink.std()))).reshape(x.shape)
-    return deviations.clip(-_INK, _INK).astype(np.float32)
+    return deviations.clip(-INK, INK).astype(np.float32)
 
 
 def _sampled(image: Image.Image, x: Array, y: Array, step: float) -> Array:
@@ -140,7 +140,7 @@ def _sampled(image: Image.Image, x: Array, y: Array, step: float) -> Array:
     )
     box = (box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1))
     smaller = max(1, int(step))
-    part = (image.reduce(smaller, box) if smaller > 1 else image.crop(box)).convert("RGB")
+    part = image.reduce(smaller, box) if smaller > 1 else image.crop(box)
     pixels = np.asarray(part, dtype=np.float32)
     x, y = ((at - corner) / smaller - 0.5 for at, corner in ((x, box[0]), (y, box[1])))
     x, y = x.clip(0, part.width - 1), y.clip(0, part.height - 1)
@@ -153,9 +153,14 @@ def _sampled(image: Image.Image, x: Array, y: Array, step: float) -> Array:
     return mixed
 
 
+def n_widths(strip: Array | NDArray[np.int8]) -> int:
+    """How many times ``WIDTHS_PX`` a strip takes, (LINE_PX, width)."""
+    return -(-strip.shape[1] // WIDTHS_PX)
+
+
 def padded(strips: list[Array]) -> Array:
     """(n, 1, LINE_PX, width): all as wide as the widest, rounded up to ``WIDTHS_PX``; nought stands behind them."""
-    width = -(-max(strip.shape[1] for strip in strips) // WIDTHS_PX) * WIDTHS_PX
+    width = max(map(n_widths, strips)) * WIDTHS_PX
     batch = np.zeros((len(strips), 1, LINE_PX, width), np.float32)
     for row, strip in zip(batch, strips, strict=True):
         row[0, :, : strip.shape[1]] = strip
@@ -164,13 +169,12 @@ def padded(strips: list[Array]) -> Array:
 
 def read_again(found: list[Printed], image: Image.Image, frame: Frame, reader: LineReading) -> list[Printed]:
     """Characters that were ``found`` on the frame's canvas, in no order, as ``reader`` tells their lines. Bars stay as
-    they are, and so does what is too far down.
+    they are, and so does what is too far down. ``image`` is RGB.
     """
     characters = sorted((one for one in found if one.character not in BARS), key=lambda one: one.y)
     strips = strips_of(characters[:MOST])
-    rgb = image.convert("RGB")
     told: list[Word] = []
-    for batch in _batches([(strip, word, ink_of(rgb, frame, strip)) for strip, word in strips]):
+    for batch in _batches([(strip, word, ink_of(image, frame, strip)) for strip, word in strips]):
         for (strip, word, ink), logits in zip(batch, reader(padded([ink for *_, ink in batch])), strict=True):
             read = told_along(strip, logits)
             if read:
@@ -184,7 +188,7 @@ def _batches(strips: list[tuple[Strip, Word, Array]]) -> Iterator[list[tuple[Str
     """Strips of one width, ``COLUMNS_PX`` wide together if they are several."""
     of_width: dict[int, list[tuple[Strip, Word, Array]]] = defaultdict(list)
     for one in strips:
-        of_width[-(-one[2].shape[1] // WIDTHS_PX)].append(one)
+        of_width[n_widths(one[2])].append(one)
     for width, members in of_width.items():
         n = max(1, COLUMNS_PX // (width * WIDTHS_PX))
         yield from (members[start : start + n] for start in range(0, len(members), n))

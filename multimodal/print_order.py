@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from hearth.multimodal.locating import LIST_WORDS
-from hearth.multimodal.print_cells import BARS, SAID, Array, Printed, characters_of
+from hearth.multimodal.print_cells import BARS, SAID, Array, Printed
 from hearth.multimodal.print_charts import words_by_bars
 from hearth.multimodal.print_words import Word, in_lines, middle, words_of, written_alike
 from hearth.multimodal.views import Frame, anchor_weights
@@ -26,13 +26,6 @@ _RAGGED = 0.25  # in sizes of the font, between what stands over or under the wo
 SPACE = " "
 WRITTEN = (*SAID, SPACE, *LIST_WORDS)
 _ROWS = ("", *WRITTEN)  # as ``PrintVectors`` has them
-
-
-def printed(said: Array) -> list[Printed]:
-    """The characters on a canvas in reading order, a space behind each word; ``said`` by the reader is (CELL_SLOTS,
-    N_SAID, rows, columns).
-    """
-    return in_reading_order(characters_of(said))
 
 
 def in_reading_order(found: Iterable[Printed]) -> list[Printed]:

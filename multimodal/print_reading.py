@@ -48,9 +48,10 @@ def told_of(
     """What was ``found`` on the frame's canvas as the picture itself shows it: bars measured in its pixels, print read
     by lines; in reading order.
     """
-    found = measured(found, image, frame)
+    rgb = image.convert("RGB")
+    found = measured(found, rgb, frame)
     if line_reader is not None:
-        found = read_again(found, image, frame, line_reader)
+        found = read_again(found, rgb, frame, line_reader)
     return in_reading_order(found)
 
 

@@ -26,35 +26,31 @@ OPSET = 20
 Shapes = dict[str, dict[int, Any]] | None
 
 
-class _Picture(nn.Module):
-    """(1, 3, side, side) pixels, and places if pictures are seen in views → visual tokens and search vectors."""
+class _Graph(nn.Module):
+    """A part of the encoder."""
 
     def __init__(self, network: VisionNetwork) -> None:
         super().__init__()
         self.network = network
+
+
+class _Picture(_Graph):
+    """(1, 3, side, side) pixels, and places if pictures are seen in views → visual tokens and search vectors."""
 
     def forward(self, pixels: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
         maps = self.network.feature_maps(pixels)
         return self.network.visual_tokens(maps, places), self.network.picture_vectors(maps.coarse)
 
 
-class _Tiles(nn.Module):
+class _Tiles(_Graph):
     """(1, 3, height, width) pixels of a canvas of tiles and the tokens' places → visual tokens."""
-
-    def __init__(self, network: VisionNetwork) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, pixels: Tensor, places: Tensor) -> Tensor:
         return self.network.visual_tokens(self.network.feature_maps(pixels), places)
 
 
-class _Letters(nn.Module):
+class _Letters(_Graph):
     """(1, 3, height, width) pixels of a canvas → what is printed on its cells."""
-
-    def __init__(self, network: VisionNetwork) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
         assert self.network.letters is not None
@@ -62,12 +58,8 @@ class _Letters(nn.Module):
         return said
 
 
-class _Lines(nn.Module):
+class _Lines(_Graph):
     """(batch, 1, LINE_PX, width) strips of print → what is told of their frames."""
-
-    def __init__(self, network: VisionNetwork) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, ink: Tensor) -> Tensor:
         assert self.network.lines is not None
@@ -75,12 +67,8 @@ class _Lines(nn.Module):
         return told
 
 
-class _Locator(nn.Module):
+class _Locator(_Graph):
     """(1, rows, columns, n_embd) visual tokens of tiles, and where to look → what is said of places."""
-
-    def __init__(self, network: VisionNetwork) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, tokens: Tensor, looks: Tensor) -> Tensor:
         assert self.network.locator is not None
@@ -88,12 +76,8 @@ class _Locator(nn.Module):
         return said
 
 
-class _Caption(nn.Module):
+class _Caption(_Graph):
     """(batch, context_length) token ids → search vectors."""
-
-    def __init__(self, network: VisionNetwork) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.network.text_vectors(ids)

@@ -14,7 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hearth.multimodal.print_cells import CHARACTERS, Printed
-from hearth.multimodal.print_lines import COLUMNS_PX, SIZES, SYMBOLS, WIDTHS_PX, Strip, ink_of, padded, strips_of
+from hearth.multimodal.print_lines import (
+    COLUMNS_PX,
+    FRAME_PX,
+    INK,
+    SIZES,
+    SYMBOLS,
+    WIDTHS_PX,
+    Strip,
+    ink_of,
+    n_widths,
+    padded,
+    strips_of,
+)
 from hearth.multimodal.views import Frame
 from training.pictures import Painter
 from training.scenes import Mark, Scene
@@ -22,7 +34,7 @@ from training.scenes import Mark, Scene
 POOL = 8000  # strips that are known at a time
 SIDES_PX = (128, 192, 288, 384)  # of pictures
 SHARES = {"words": 0.3, "chart": 0.3, "sheet": 0.4}
-STEPS = 127 / 4.0  # of a stored strip for each standard deviation
+STEPS = 127 / INK  # of a stored strip for each standard deviation
 # what a reader of cells is wrong by: sizes by their logarithm, places in sizes of the font
 MISSED = 0.06
 STRAY_SHARE = 0.3  # of scenes have a word that is none, or a part of a large one
@@ -81,7 +93,7 @@ class Strips:
         full = self.size >= self._room
         for strip, symbols in self._cut(scene):
             ink = np.round(ink_of(scene.image, frame, strip) * STEPS).astype(np.int8)
-            known = self._of_width[-(-ink.shape[1] // WIDTHS_PX)]
+            known = self._of_width[n_widths(ink)]
             if full and known:
                 known[self._rng.randrange(len(known))] = Known(ink, symbols)
             else:
@@ -95,7 +107,7 @@ class Strips:
         for found, _ in strips_of(seen):
             strip = replace(found, y=found.y + self._random.normal(0, LINE_OFF) * found.size)
             symbols = standing_on(strip, scene.marks)
-            if symbols is not None and 2 * len(symbols) <= strip.width_px // 4:
+            if symbols is not None and 2 * len(symbols) <= strip.width_px // FRAME_PX:
                 yield strip, symbols
 
     def _stray(self, width: int, height: int) -> list[Printed]:

@@ -68,7 +68,11 @@ def test_bars_of_a_large_picture_stand_where_they_are_on_the_canvas() -> None:
 
 @pytest.mark.parametrize(
     "image",
-    [Image.new("RGB", (200, 200), "white"), Image.new("L", (3, 2)), Image.effect_noise((200, 200), 90).convert("RGB")],
+    [
+        Image.new("RGB", (200, 200), "white"),
+        Image.new("RGB", (3, 2)),
+        Image.effect_noise((200, 200), 90).convert("RGB"),
+    ],
     ids=["blank", "tiny", "noise"],
 )
 def test_what_is_no_bar_stays_as_the_reader_had_it(image: Image.Image) -> None:

@@ -49,13 +49,6 @@ def test_labels_that_touch_or_fall_apart_are_those_of_their_bars() -> None:
     assert told(found) == "[red]Emma 5 [blue]rice 3 [grey]soup 7 "
 
 
-def test_two_halves_of_a_wide_bar_are_one() -> None:
-    found = [bar("blue", 40, 0.37), bar("blue", 60, 0.36), bar("blue", 110, 0.9), bar("grey", 170, 0.36)]
-    found += word("Sun", 56, 172) + word("Tue", 110, 172) + word("Sat", 170, 172)
-    found += word("37", 56, 98) + word("90", 110, 24) + word("36", 170, 98)
-    assert told(found) == "[blue]Sun 37 [blue]Tue 90 [grey]Sat 36 "
-
-
 def test_two_bars_of_one_height_are_two() -> None:
     found = [bar("blue", 50, 0.5), bar("blue", 90, 0.5), bar("blue", 130, 0.5)]
     found += word("Sun", 50, 172) + word("Tue", 90, 172) + word("Sat", 130, 172)

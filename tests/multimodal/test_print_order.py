@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hearth.multimodal.print_cells import BARS, CELL_PX, CELL_SLOTS, N_SAID, SAID, Array, Printed
-from hearth.multimodal.print_order import PRINT_TOKENS, WRITTEN, PrintTokens, printed
+from hearth.multimodal.print_cells import BARS, CELL_PX, CELL_SLOTS, N_SAID, SAID, Array, Printed, characters_of
+from hearth.multimodal.print_order import PRINT_TOKENS, WRITTEN, PrintTokens, in_reading_order
 from hearth.multimodal.views import ANCHORS, Frame
 
 SURE = 12.0
@@ -33,6 +33,11 @@ def write(logits: Array, text: str, row: int, column: int, step: int = 2) -> Non
     for at, character in enumerate(text):
         if character != " ":
             put(logits, character, row, column + step * at, begins=at == 0 or text[at - 1] == " ")
+
+
+def printed(logits: Array) -> list[Printed]:
+    """In reading order."""
+    return in_reading_order(characters_of(logits))
 
 
 def read(logits: Array) -> str:

@@ -67,3 +67,26 @@ def test_large_print_is_looked_at_once() -> None:
     read = read_print(Image.new("RGB", (600, 600)), Frame(600, 600, (192, 192)), reader)
     assert [one.character for one in read] == ["A", "B", " "]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
+def test_pictures_of_any_mode_are_measured_and_read_by_lines(mode: str) -> None:
+    image = Image.new("RGB", (1600, 1600), "white")
+    image.paste("black", (400, 800, 600, 1400))
+    asked: list[tuple[int, ...]] = []
+
+    def lines(strips: Array) -> Array:
+        asked.append(strips.shape)
+        assert np.isfinite(strips).all()
+        return np.zeros((len(strips), strips.shape[-1] // 2, 82), np.float32)
+
+    found = read_print(
+        image.convert(mode),
+        Frame(1600, 1600, (192, 192)),
+        lambda _pixels: said(24, 24, 30.0, {(4, 3): "o", (7, 12): "red"}),
+        lines,
+    )
+    assert len(asked) == 1
+    bars = [one for one in found if one.character in BARS]
+    assert not bars, "one bar makes no chart"
+    assert [one.character for one in found] == ["o", " "], "the lines were not sure of anything"
