@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,9 +154,9 @@ def _sampled(image: Image.Image, x: Array, y: Array, step: float) -> Array:
     return mixed
 
 
-def n_widths(strip: Array | NDArray[np.int8]) -> int:
+def n_widths(strip: NDArray[Any]) -> int:
     """How many times ``WIDTHS_PX`` a strip takes, (LINE_PX, width)."""
-    return -(-strip.shape[1] // WIDTHS_PX)
+    return math.ceil(int(strip.shape[1]) / WIDTHS_PX)
 
 
 def padded(strips: list[Array]) -> Array:
