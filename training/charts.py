@@ -41,20 +41,23 @@ _LABELS = (
 )
 PRINTED_SHARE = 0.75  # of the charts have their values printed on the bars; the others an axis with lines
 TITLED_SHARE = 0.2
-LISTED_SHARE, NUMBERED_SHARE = 0.55, 0.15  # of the charts; the others have any words under their bars
+# of the charts; the others have any words under their bars, more of them in training: such labels must be spelled
+LISTED_SHARE, TAUGHT_LISTED_SHARE, NUMBERED_SHARE = 0.55, 0.25, 0.15
 LONGEST_LABEL = 8  # characters
 # of a chart's height, or of what it were in a picture of four by three; print is smaller by SMALLER at most
 _TICK, _TEXT, SMALLER = 0.055, 0.075, 0.75
 
 
-def chart_of(rng: random.Random, word: Callable[[], str]) -> tuple[tuple[Bar, ...], int, bool]:
+def chart_of(
+    rng: random.Random, word: Callable[[], str], *, listed: float = LISTED_SHARE
+) -> tuple[tuple[Bar, ...], int, bool]:
     """Bars, the top of their axis, and whether values are printed; bars of different colours, or all of one. ``word``
-    draws what some are called by.
+    draws what some are called by; a share of ``listed`` has the labels of a list.
     """
     count = rng.randint(2, 5)
     printed = rng.random() < PRINTED_SHARE
     top = rng.choice((10, 20, 50, 100))
-    names = _names(rng, count, word)
+    names = _names(rng, count, word, listed)
     step = 1 if printed or top <= 20 else top // 10
     values = [step * rng.randint(1, top // step) for _ in names]
     shades = rng.sample(BARS, count) if rng.random() < 0.75 else [rng.choice(BARS)] * count
@@ -62,12 +65,12 @@ def chart_of(rng: random.Random, word: Callable[[], str]) -> tuple[tuple[Bar, ..
     return tuple(bars), top, printed
 
 
-def _names(rng: random.Random, count: int, word: Callable[[], str]) -> list[str]:
+def _names(rng: random.Random, count: int, word: Callable[[], str], listed: float) -> list[str]:
     """Different labels: of a list that all know, any words, or letters with numbers."""
     draw = rng.random()
-    if draw < LISTED_SHARE:
+    if draw < listed:
         return rng.sample(rng.choice(_LABELS), count)
-    if draw < LISTED_SHARE + NUMBERED_SHARE:
+    if draw < listed + NUMBERED_SHARE:
         letter, first = rng.choice("QWHKTRSPv"), rng.randint(1, 12)
         return [f"{letter}{first + at}" for at in range(count)]
     names: dict[str, str] = {}
@@ -83,9 +86,9 @@ def ticks(top: int) -> range:
     return range(0, top + 1, max(1, top // (5 if top != 20 else 4)))
 
 
-def draw_chart(printer: Printer, rng: random.Random, width: int, height: int) -> Scene:
+def draw_chart(printer: Printer, rng: random.Random, width: int, height: int, listed: float = LISTED_SHARE) -> Scene:
     """A chart on a light ground; print is as large as people have it in charts of any proportions."""
-    bars, top, printed = chart_of(rng, printer.word)
+    bars, top, printed = chart_of(rng, printer.word, listed=listed)
     paper = tuple(rng.randint(232, 255) for _ in range(3))
     canvas = Image.new("RGB", (width, height), paper)
     return _Drawing(canvas, printer, rng, bars, top, printed).scene()

@@ -40,8 +40,8 @@ IMAGINED = 20
 CYCLE = 8  # steps
 # step of the cycle → texts, or imagined scenes, beside its pictures
 TEXTS = {
-    0: ("grounded", "talk"), 1: ("imagined", "sums"), 2: ("grounded", "talk", "sums"), 3: ("imagined", "talk"),
-    4: ("drill", "talk", "sums"), 5: ("grounded", "talk"), 6: ("talk", "sums"), 7: ("grounded",),
+    0: ("grounded", "talk"), 1: ("imagined", "sums"), 2: ("grounded", "talk", "sums"), 3: ("imagined", "grounded"),
+    4: ("drill", "talk", "sums"), 5: ("grounded", "talk"), 6: ("grounded", "sums"), 7: ("grounded", "talk"),
 }  # fmt: skip
 IMAGINED_TEXTS = {1: ("talk",), 2: ("grounded",), 4: ("drill",), 5: ("sums",)}  # beside scenes that are all imagined
 TALKS_PER_STEP = 64

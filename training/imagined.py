@@ -26,7 +26,7 @@ from hearth.multimodal.views import TOKENS_A_SIDE, Frame, n_tokens, tile_frame, 
 from training.answers import counts_of
 from training.asking import BACKGROUND, Part, WordTokens, ask
 from training.backgrounds import BACKGROUND_NAMES
-from training.charts import SMALLER, TITLED_SHARE, chart_of, ticks
+from training.charts import SMALLER, TAUGHT_LISTED_SHARE, TITLED_SHARE, chart_of, ticks
 from training.language import LanguageModel
 from training.pictures import TEXTURED_SHARE, Painter, Placed, row_by_row
 from training.scene_pool import FreshScenes, Scenes, encode_scenes, print_tokens
@@ -173,7 +173,7 @@ class Imaginer(Painter):
     def chart(self) -> Scene:
         """As ``training.charts`` draws it, within a few pixels."""
         rng = self.rng
-        bars, top, printed = chart_of(rng, self._printer().word)
+        bars, top, printed = chart_of(rng, self._printer().word, listed=TAUGHT_LISTED_SHARE)
         left, right = (SCENE_PX * share for share in (0.08 if printed else 0.17, 0.93))
         low, high = 0.85 * SCENE_PX, 0.14 * SCENE_PX
         slot, size = (right - left) / len(bars), 0.1 * SCENE_PX * rng.uniform(SMALLER, 1.0)

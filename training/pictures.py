@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from training.backgrounds import BACKGROUND_NAMES, paint, textured, worn
-from training.charts import draw_chart
+from training.charts import LISTED_SHARE, TAUGHT_LISTED_SHARE, draw_chart
 from training.printing import Printer, contrasting
 from training.products import Photograph, Product
 from training.scenes import Box, Mark, Scene, Sprite, Thing
@@ -324,7 +324,8 @@ class Painter:
         return self._finished(self._turned(Scene(canvas, (), None, "sheet", tuple(marks))))
 
     def chart(self) -> Scene:
-        return self._finished(draw_chart(self._printer(), self.rng, *self.size()))
+        listed = LISTED_SHARE if self.held_out else TAUGHT_LISTED_SHARE
+        return self._finished(draw_chart(self._printer(), self.rng, *self.size(), listed))
 
     def _printer(self) -> Printer:
         if self.printer is None:
