@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hearth.models.errors import RequestError
 from hearth.multimodal.errors import MediaTooLargeError, PerceptionError
@@ -40,19 +40,22 @@ class RawFile:
 
 
 def read_files(sources: Source | Sequence[Source], kind: str) -> list[RawFile]:
-    """Reads every source. Raises PerceptionError naming the file, RequestError if there are too many."""
-    listed = [sources] if isinstance(sources, (str, Path, bytes, HeardRecording)) else list(sources)
+    """Reads every source. Raises PerceptionError naming the file; RequestError for what is none, or too many."""
+    is_one = isinstance(sources, (str, Path, bytes, HeardRecording))
+    listed: list[Any] = list(sources) if isinstance(sources, Iterable) and not is_one else [sources]
     if len(listed) > MAX_ATTACHMENTS:
         raise RequestError(f"{len(listed)} files of kind {kind}: at most {MAX_ATTACHMENTS} fit in a turn; send fewer")
     return [_read(source, f"{kind} {number}") for number, source in enumerate(listed, 1)]
 
 
-def _read(source: Source, default_name: str) -> RawFile:
+def _read(source: Any, default_name: str) -> RawFile:
     if isinstance(source, HeardRecording):
         file = _read(source.source, default_name)
         return RawFile(file.data, file.name, source)
     if isinstance(source, bytes):
         return RawFile(source, default_name)
+    if not isinstance(source, (str, Path)):
+        raise RequestError(f"{default_name} is of type {type(source).__name__}; give a file's path, or its bytes")
     path = Path(source).expanduser()
     try:
         size = path.stat().st_size

@@ -32,6 +32,7 @@ class ModelChoice:
     retrieval_budget_tokens: int | None  # tokens of retrieved passages in a turn
     temperature: float
     system: str | None
+    quotes_sources: bool = False  # answers as ``hearth.quoting`` reads them
 
 
 def choose_by(settings: Settings) -> ModelChoice:
@@ -98,6 +99,7 @@ def _pocket(folder: Path) -> ModelChoice:
             retrieval_budget_tokens=int(manifest["retrieval_budget_tokens"]),
             temperature=0.0,
             system=None,
+            quotes_sources=bool(manifest["quotes_sources"]),
         )
     except OSError as error:
         raise ModelFileError(f"{manifest_path}: {error.strerror}; reinstall Hearth or run `make train`") from error

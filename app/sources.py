@@ -10,6 +10,7 @@ from hearth.events import Citation
 from hearth.multimodal.passages import focus
 from hearth.store.records import SearchHit
 
+HEADING = "Sources:\n"
 MIN_PASSAGE_CHARS = 80  # a passage is not cut shorter than this to make it fit
 _CHARS_PER_TOKEN = 3  # a cautious guess, corrected by counting
 _SENTENCE_END = re.compile(  # not of "J. Smith" or "1. Wash", but of "in hall 7. Then"
@@ -38,7 +39,7 @@ def number_sources(hits: Sequence[SearchHit], query: str, budget_tokens: int, co
     """
     lines: list[str] = []
     citations: list[Citation] = []
-    left = budget_tokens - count("Sources:\n")
+    left = budget_tokens - count(HEADING)
     for hit in hits:
         if hit.passage is None:
             continue
@@ -67,7 +68,7 @@ def number_sources(hits: Sequence[SearchHit], query: str, budget_tokens: int, co
         )
     if not lines:
         return NO_SOURCES
-    return Sources("Sources:\n" + "\n".join(lines) + "\n\n", tuple(citations))
+    return Sources(HEADING + "\n".join(lines) + "\n\n", tuple(citations))
 
 
 def mark_sentences(text: str, number: int) -> str:

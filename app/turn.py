@@ -31,6 +31,7 @@ from hearth.models.types import (
 from hearth.multimodal.errors import PerceptionCancelled
 from hearth.perceive import Perceived, Perceiver
 from hearth.prompt import FrozenTurn
+from hearth.quoting import quoting_grammar
 from hearth.reporter import Reporter
 from hearth.runtime import Runtime
 from hearth.sources import NO_SOURCES, Sources, mark_used, number_sources
@@ -194,7 +195,7 @@ class Turn:
         self._reporter.check()
         wanted = Wanted(
             request_id=secrets.token_hex(8),
-            sampling=self._sampling(),
+            sampling=self._sampling(turns),
             max_tokens=_first(self._given.max_tokens, self._runtime.settings.max_tokens),
             owner=self._conversation_id,
         )
@@ -219,13 +220,15 @@ class Turn:
                     return event
         raise EngineError("the engine ended a request without a result; ask again")
 
-    def _sampling(self) -> SamplingParams:
+    def _sampling(self, turns: list[FrozenTurn]) -> SamplingParams:
         given, settings = self._given, self._runtime.settings
+        quotes = self._runtime.choice.quotes_sources and given.json_schema is None
         return SamplingParams(
             temperature=_first(given.temperature, settings.temperature, self._runtime.choice.temperature),
             top_p=_first(given.top_p, settings.top_p, SamplingParams().top_p),
             seed=given.seed,
             json_schema=given.json_schema,
+            grammar=quoting_grammar([_text(turn) for turn in turns[::2]]) if quotes else None,
         )
 
     def _take_timings(self, engine: EngineTimings, submitted_s: float) -> None:
@@ -311,3 +314,7 @@ class Turn:
 def _first(*values: N | None) -> N:
     """The first value that was given; the last one always is."""
     return next(value for value in values if value is not None)
+
+
+def _text(turn: FrozenTurn) -> str:
+    return "".join(part for part in turn.content if isinstance(part, str))

@@ -89,21 +89,21 @@ def focus(text: str, query: str, max_chars: int) -> tuple[int, int]:
     whole = _trimmed(text, 0, len(text))
     if whole[1] - whole[0] <= max_chars:
         return whole
-    wanted = _stems(query)
+    wanted = stems(query)
     sentences = [_trimmed(text, a, b) for a, b in _sentences(text)]
     sentences = [(a, b) for a, b in sentences if a < b]
-    stems = [_stems(text[a:b]) & wanted for a, b in sentences]
+    shared = [stems(text[a:b]) & wanted for a, b in sentences]
     best, best_key = _trimmed(text, *_cut(text, *sentences[0], max_chars)), (-1, 0)
     for first, (start, end) in enumerate(sentences):
         found: set[str] = set()
-        if end - start > max_chars and len(stems[first]) > best_key[0]:
-            best, best_key = _densest(text, start, end, wanted, max_chars), (len(stems[first]), 0)
+        if end - start > max_chars and len(shared[first]) > best_key[0]:
+            best, best_key = _densest(text, start, end, wanted, max_chars), (len(shared[first]), 0)
         for last in range(first, len(sentences)):
             if sentences[last][1] - start > max_chars:
                 break
-            found |= stems[last]
+            found |= shared[last]
             # among equals the one that begins with a match, and then the longer one, for its context
-            key = (len(found), (2 if stems[first] else 1) * max_chars + sentences[last][1] - start)
+            key = (len(found), (2 if shared[first] else 1) * max_chars + sentences[last][1] - start)
             if key > best_key:
                 best, best_key = (start, sentences[last][1]), key
     return best
@@ -156,7 +156,7 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
         yield start, len(text)
 
 
-def _stems(text: str) -> frozenset[str]:
+def stems(text: str) -> frozenset[str]:
     """The words that carry meaning, without case and plural."""
     words = (word.casefold() for word in _WORD.findall(text))
     return frozenset(
@@ -184,7 +184,7 @@ def _cut(text: str, start: int, end: int, max_chars: int) -> tuple[int, int]:
 
 def _densest(text: str, start: int, end: int, wanted: frozenset[str], max_chars: int) -> tuple[int, int]:
     """The stretch of one long sentence, from a word on, with most of the ``wanted`` words."""
-    words = [(start + m.start(), start + m.end(), bool(_stems(m[0]) & wanted)) for m in _WORD.finditer(text[start:end])]
+    words = [(start + m.start(), start + m.end(), bool(stems(m[0]) & wanted)) for m in _WORD.finditer(text[start:end])]
     best, best_count = _cut(text, start, end, max_chars), -1
     last = count = 0
     for word_start, _, hit in words:

@@ -35,13 +35,13 @@ from training.smalltalk import Talker
 from training.texts import Writer
 from training.view_batches import SIDE_PX, new_fonts
 
-PICTURES = 14  # chats a step
+PICTURES = 18  # chats a step
 IMAGINED = 20
 CYCLE = 8  # steps
 # step of the cycle → texts, or imagined scenes, beside its pictures
 TEXTS = {
-    0: ("grounded", "talk"), 1: ("imagined", "sums"), 2: ("grounded", "talk", "sums"), 3: ("imagined", "grounded"),
-    4: ("drill", "talk", "sums"), 5: ("grounded", "talk"), 6: ("grounded", "sums"), 7: ("grounded", "talk"),
+    0: ("grounded", "talk"), 1: ("imagined", "sums"), 2: ("talk", "sums"), 3: ("imagined", "talk"),
+    4: ("drill", "talk", "sums"), 5: ("imagined", "talk"), 6: ("grounded", "sums"), 7: ("talk",),
 }  # fmt: skip
 IMAGINED_TEXTS = {1: ("talk",), 2: ("grounded",), 4: ("drill",), 5: ("sums",)}  # beside scenes that are all imagined
 TALKS_PER_STEP = 64

@@ -125,6 +125,7 @@ def export_manifest(config: dict[str, Any], n_ctx: int, folder: Path) -> None:
         f"version = {VERSION}",
         f"n_ctx = {n_ctx}",
         f"retrieval_budget_tokens = {RETRIEVAL_BUDGET_TOKENS}",
+        "quotes_sources = true",
         f"max_visual_tokens = {MAX_VISUAL_TOKENS}",
         f"image_size = {config['vision_cfg']['image_size']}",
         'language = "language.gguf"',

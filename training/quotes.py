@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 
-from hearth.sources import mark_sentences
+from hearth.quoting import NOT_IN_SOURCES
+from hearth.sources import HEADING, mark_sentences
 from training.chats import Chat, Message
 from training.facts import FACT_KINDS
-from training.texts import NOT_IN_SOURCES, Writer, about
+from training.texts import Writer, about
 
 MAX_SENTENCES = 3  # a source
 TURNS = (2, 3, 4, 5, 6)
@@ -65,7 +66,7 @@ class Quoter:
             question = self.writer.spoken_or_typed(question.replace("{s}", words))
             answer = about(words, question) + found
             if not messages:
-                question = "Sources:\n" + "\n".join(lines) + "\n\n" + question
+                question = HEADING + "\n".join(lines) + "\n\n" + question
             messages += [Message("user", question), Message("assistant", answer)]
         return Chat(tuple(messages), "quote") if messages else self.chat(max_words)
 

@@ -6,13 +6,13 @@ import random
 import re
 from dataclasses import dataclass
 
-from hearth.sources import mark_sentences
+from hearth.quoting import NOT_IN_SOURCES, OPENING
+from hearth.sources import HEADING, mark_sentences
 from training.chats import Chat, Message
 from training.facts import FACT_KINDS, FactKind
 from training.invented import Inventor
 from training.world import as_spoken, varied
 
-NOT_IN_SOURCES = "That is not in these sources."
 VAGUE_SHARE = 0.15  # of the questions: only their subject says what is meant
 REWORDED_SHARE = 0.5  # of the others; of their words:
 LEFT_OUT = 0.15
@@ -122,7 +122,7 @@ def about(subject: str, question: str) -> str:
     """How an answer begins: with what the question is about, in its words. The sentence that is quoted then is looked
     up by these, one word after the other, and not by all of a question at once."""
     said = next((form for form in (subject, subject.lower(), as_spoken(subject)) if form in question), subject)
-    return f"About {'the ' if f'the {said}' in question.lower() or f'the {said}' in question else ''}{said}: "
+    return f"{OPENING}{'the ' if f'the {said}' in question.lower() or f'the {said}' in question else ''}{said}: "
 
 
 class Writer:
@@ -227,7 +227,7 @@ class Writer:
         rng.shuffle(order)
         for turn, i in enumerate(order):
             question = self.spoken_or_typed(self.question(asked[i]))
-            text = "Sources:\n" + "\n".join(lines) + "\n\n" + question if turn == 0 else question
+            text = HEADING + "\n".join(lines) + "\n\n" + question if turn == 0 else question
             found = NOT_IN_SOURCES if i in absent else f"{stated[i][:-1]} [{where[i] + 1}]."
             answer = about(asked[i].subject, question) + found
             messages += [Message("user", text), Message("assistant", answer)]
@@ -258,14 +258,14 @@ class Writer:
             subject = self.invent(kind)
             asked = template.replace("{s}", subject)
         question = self.spoken_or_typed(asked)
-        text = "Sources:\n" + "\n".join(lines) + "\n\n" + question
+        text = HEADING + "\n".join(lines) + "\n\n" + question
         messages = Message("user", text), Message("assistant", about(subject, question) + NOT_IN_SOURCES)
         return Chat(messages, "not in sources", (NOT_IN_SOURCES,))
 
     def stray_sources(self) -> str:
         """Sources that happen to come along with something they have nothing to do with."""
         sentences = [self.filler() if self.rng.random() < 0.5 else self.statement(self.fact()) for _ in range(2)]
-        return f"Sources:\n[1] {self.title()}: {mark_sentences(' '.join(sentences), 1)}\n\n"
+        return f"{HEADING}[1] {self.title()}: {mark_sentences(' '.join(sentences), 1)}\n\n"
 
     def drill(self) -> tuple[str, str]:
         """Two halves; what the second says can only be known by looking back: this teaches copying fastest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,12 @@ def test_another_model_takes_the_conversation_over(model: Path, tmp_path: Path) 
         messages = two.conversations.messages(first.conversation_id)
     assert reply.usage.prompt_tokens > first.usage.prompt_tokens
     assert len({message.fingerprint for message in messages}) == 1
+
+
+@pytest.mark.parametrize("given", [object(), [("a.txt", b"text")], 5])
+def test_what_is_no_file_is_refused_by_name(assistant: hearth.Assistant, given: Any) -> None:
+    with pytest.raises(RequestError, match=r"^document 1 is of type \w+; give a file's path, or its bytes$"):
+        assistant.ask("read it", documents=given)
 
 
 def test_a_failed_turn_keeps_the_words_and_stays_out_of_the_prompt(either: hearth.Assistant, tmp_path: Path) -> None:

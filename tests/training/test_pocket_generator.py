@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hearth.quoting import NOT_IN_SOURCES
 from training.answers import Examiner, it_is
 from training.answers_several import SeveralPictures, ask_json
 from training.captions import caption, describe
@@ -36,7 +37,7 @@ from training.smalltalk import Talker
 from training.sprites import dominant_colour, is_held_out, nearest_colour, shape_mask, styles
 from training.sums import kept_for_evaluation, sum_chat
 from training.sums import steps as on_the_way
-from training.texts import NOT_IN_SOURCES, Writer
+from training.texts import Writer
 from training.vocabulary import picture_names, plural, with_article
 from training.world import COLOURS, NAMES, NUMBERS, PLACES, SHAPES, fill
 
