@@ -41,8 +41,8 @@ class _Quotable:
 def quoting_grammar(messages: Sequence[str]) -> str | None:
     """GBNF for the answer to the last of the user's ``messages``; None if none of them brings sources.
 
-    Of the sentences those that share a word with the question, themselves or by their source's title, are offered, if
-    there are any: the model looks for such a word.
+    Of the sentences those that share a word with the question are offered, themselves or by their source's title: the
+    model looks for such a word.
     """
     sources, questions = zip(*map(_parted, messages), strict=True)
     rules = _Rules()
@@ -56,7 +56,7 @@ def quoting_grammar(messages: Sequence[str]) -> str | None:
     for question in questions[-RECENT_QUESTIONS:]:
         if topics := list(rules.spans(question)):
             asked = stems(question) | stems(questions[-1])
-            offered = [rule for words, rule in sentences if _share(words, asked)] or [rule for _, rule in sentences]
+            offered = [rule for words, rule in sentences if _share(words, asked)]
             quoted = rules.of([_literal(NOT_IN_SOURCES), *offered])
             answers.append(f'{_literal(OPENING)} "the "? {rules.of(topics)} ": " {quoted}')
     rules.add("root", answers)

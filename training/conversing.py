@@ -101,7 +101,7 @@ class Conversing:
         elif kind == "sums":
             rows = short_rows([self.talker.sums() for _ in range(SUMS_PER_STEP)], self.tokenizer, self.rng)
         elif kind == "grounded":
-            rows = grounded_rows(self.writer, self.quoter, self.tokenizer, GROUNDED_PER_STEP, 1.0)
+            rows = grounded_rows(self.writer, self.quoter, self.tokenizer, GROUNDED_PER_STEP, 1.0, self.talker)
             return grounded_losses(self.network.language, moved(rows, self.device), self.tokenizer)
         else:
             rows = self.drills.rows(DRILLS_PER_STEP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ CITATION_WEIGHT = 3.0  # of the number in “[2]”
 FIRST_WEIGHTS = (4.0, 3.0)  # of the first tokens of a quoted sentence, which tell it from all others
 QUOTED_SHARE = 0.35  # of the chats on passages
 UNRELATED_SHARE = 0.08
+TALK_SHARE = 0.2  # of them; other talk follows the last question
 LAST_TOKENS = 96  # ids that are not drilled: the rarest words and the special tokens
 
 
@@ -109,8 +111,12 @@ def short_rows(chats: list[Chat], tokenizer: Tokenizer, rng: random.Random) -> R
     return pack_chats(chats, tokenizer, rng, row_tokens=TALK_TOKENS)
 
 
-def grounded_rows(writer: Writer, quoter: Quoter, tokenizer: Tokenizer, number: int, progress: float) -> Rows:
-    """Chats on passages: short ones first, then longer ones; several in a row, as turns that each bring their own."""
+def grounded_rows(
+    writer: Writer, quoter: Quoter, tokenizer: Tokenizer, number: int, progress: float, talker: Talker | None = None
+) -> Rows:
+    """Chats on passages: short ones first, then longer ones; several in a row, as turns that each bring their own. With
+    ``talker`` some end with words that no source is asked for.
+    """
     max_words = writer.rng.choice((30, 50, 80) if progress < 0.2 else (50, 90, 140, 200, 260))
     prompt_weight = 0.2 if progress < 0.1 else 0.0
     chats: list[Chat] = []
@@ -122,6 +128,9 @@ def grounded_rows(writer: Writer, quoter: Quoter, tokenizer: Tokenizer, number: 
             chats.append(quoter.chat(max_words // 2))
         else:
             chats.append(writer.grounded(max_words=max_words))
+        if talker and writer.rng.random() < TALK_SHARE:
+            said = talker.fixed() if writer.rng.random() < 0.6 else talker.beyond()
+            chats[-1] = replace(chats[-1], messages=chats[-1].messages + said.messages)
     rows = pack_chats(chats, tokenizer, writer.rng, prompt_weight=prompt_weight, row_tokens=GROUNDED_TOKENS)
     _weigh_first(rows, tokenizer)
     opening = tokenizer.token_to_id("Ġ[")

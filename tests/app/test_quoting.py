@@ -69,12 +69,17 @@ def test_an_answer_quotes_a_sentence_or_is_free(model: LlamaModel, answer: str, 
         ("when do you open", "Opening hours are 9 to 5 [1]."),  # another ending
         ("What do the lamps cost?", 'We sell "old" lamps [1]!'),
         ("Which are the house rules?", "It is locked then [2]."),  # the title has the word
-        ("Warum denn?", "It is locked then [2]."),  # nothing has it: all are offered
     ],
 )
 def test_sentences_share_a_word_with_the_question(model: LlamaModel, question: str, sentence: str) -> None:
     topic = question.strip("?").split()[-1]
     assert _fits(model, quoting_grammar([SOURCES + question]), f"About {topic}: {sentence}")
+
+
+def test_what_no_source_has_a_word_of_is_not_in_them(model: LlamaModel) -> None:
+    grammar = quoting_grammar([SOURCES + "What is the wifi password?"])
+    assert _fits(model, grammar, "About the wifi password: That is not in these sources.")
+    assert not _fits(model, grammar, "About the wifi password: It is locked then [2].")
 
 
 def test_a_later_question_asks_about_sources_from_before(model: LlamaModel) -> None:

@@ -13,6 +13,7 @@ from training.copying import start_with_copying
 from training.language import LanguageConfig, LanguageModel
 from training.quotes import Quoter
 from training.reading import grounded_losses, grounded_rows
+from training.smalltalk import Talker
 from training.sources import BEGINNING, QUOTING, SOURCE_HEADS, UNDECIDED, source_lookups, start_with_quoting
 from training.texts import Writer
 
@@ -111,3 +112,24 @@ def test_the_head_that_quotes_looks_behind_the_token_said_last_from_the_start(to
     _, entering = model.run(model.embedding(ids), positions, [QUOTING.layer])
     looked = model.attention_scores(entering[QUOTING.layer], positions, QUOTING.layer, QUOTING.index).softmax(-1)
     assert int(looked[0, -1].argmax()) == 3
+
+
+def test_talk_follows_sources_now_and_then(tokenizer: Tokenizer) -> None:
+    rng = random.Random(3)
+    writer = Writer(rng)
+    with_talk, without = (
+        grounded_rows(writer, Quoter(writer, []), tokenizer, 40, 1.0, talker) for talker in (Talker(rng), None)
+    )
+    answers = [
+        [answer for row in zip(rows.ids, rows.weights > 0, strict=True) for answer in _learnt(*row, tokenizer)]
+        for rows in (with_talk, without)
+    ]
+    free = [sum(not answer.startswith("About ") for answer in said) for said in answers]
+    assert free[0] >= 3
+    assert free[1] == 0
+
+
+def _learnt(ids: torch.Tensor, learnt: torch.Tensor, tokenizer: Tokenizer) -> list[str]:
+    """The texts of answers, which alone are learnt."""
+    edges = torch.diff(learnt.int(), prepend=torch.zeros(1, dtype=torch.int32)).nonzero().flatten().tolist()
+    return [tokenizer.decode(ids[a:b].tolist()) for a, b in zip(edges[::2], [*edges[1::2], len(ids)], strict=False)]
