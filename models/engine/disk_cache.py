@@ -271,6 +271,7 @@ class DiskCache:
     ) -> bool:
         if payload is None:
             return False
+        n_bytes = len(payload)
         position = restore.position + count_positions(entries[start:end])
         if restore.whole:
             self._cache.clear(slot)
@@ -284,7 +285,11 @@ class DiskCache:
             loaded = self._cells.load(slot.seq_id, payload, restore.position, position, last_position)
         self._store.recycle(payload)
         if not loaded:
-            logger.warning("a saved KV block was not taken by the model; its part of the prompt is computed again")
+            logger.warning(
+                "a saved KV block was not taken by the model; its part of the prompt is computed again "
+                "(entries %d to %d, position %d to %d, %d bytes, %d cells held)",
+                *(start, end, restore.position, position, n_bytes, self._cache.cells_held()),
+            )
             return False
         restore.position = position
         if self._cells.loads_at_once:
