@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from hearth.models.engine.cell_count import CellRuns, count_cells
 from hearth.models.engine.prompt import Entry, count_tokens
 from hearth.models.engine.radix_tree import RadixTree, common_prefix
 
@@ -20,6 +21,7 @@ class CachedSequence:
     seq_id: int
     entries: list[Entry] = field(default_factory=list)
     n_tokens: int = 0
+    cells: CellRuns = field(default_factory=CellRuns)
     busy: bool = False
     on_disk: bool = False  # all of it was saved: losing it costs a restore only
     is_ahead: bool = False  # what it holds came from disk before anybody asked
@@ -90,14 +92,17 @@ class PrefixCache:
         else:
             self.evicted(target)
             self.extend(target, entries[:n_matched])
+            target.cells.share(placement.source.cells, target.n_tokens)
         self._touch(target)
         self._touch(placement.source)
         return placement
 
     def extend(self, sequence: CachedSequence, entries: Sequence[Entry]) -> None:
         """Notes that ``entries`` were added to the sequence."""
+        n_tokens = count_tokens(entries)
         sequence.entries.extend(entries)
-        sequence.n_tokens += count_tokens(entries)
+        sequence.n_tokens += n_tokens
+        sequence.cells.take(n_tokens)
         sequence.on_disk = False
         self.tree.extend(sequence.seq_id, entries)
 
@@ -106,6 +111,7 @@ class PrefixCache:
         if n_entries < len(sequence.entries):
             sequence.n_tokens -= count_tokens(sequence.entries[n_entries:])
             del sequence.entries[n_entries:]
+            sequence.cells.keep(sequence.n_tokens)
             self.tree.truncate(sequence.seq_id, n_entries)
 
     def clear(self, sequence: CachedSequence) -> None:
@@ -128,7 +134,10 @@ class PrefixCache:
     def next_victim(self) -> CachedSequence | None:
         """The idle sequence whose loss costs least for the room it gives; None if there is none."""
         idle = [sequence for sequence in self.sequences if not sequence.busy and sequence.entries]
-        giving = [sequence for sequence in idle if self.tree.count_own_cells(sequence.seq_id)]
+        n_held = self.cells_held()
+        giving = [
+            one for one in idle if n_held > self._count_cells(other for other in self.sequences if other is not one)
+        ]
         return min(giving or idle, key=self._order, default=None)
 
     def evicted(self, sequence: CachedSequence) -> None:
@@ -139,11 +148,11 @@ class PrefixCache:
 
     def cells_in_use(self) -> int:
         """KV cells of busy sequences; those of idle ones can be had."""
-        return self.tree.count_cells({sequence.seq_id for sequence in self.sequences if sequence.busy})
+        return self._count_cells(sequence for sequence in self.sequences if sequence.busy)
 
     def cells_held(self) -> int:
         """KV cells of all sequences, shared ones counted once."""
-        return self.tree.count_cells({sequence.seq_id for sequence in self.sequences})
+        return self._count_cells(self.sequences)
 
     def cells_needed(self, entries: Sequence[Entry]) -> int:
         """KV cells that ``entries`` take beside those of busy sequences that they share a prefix with."""
@@ -178,6 +187,10 @@ class PrefixCache:
         ]
         best = max(fitting, key=lambda sequence: len(sequence.entries), default=None)
         return best, len(best.entries) if best is not None else 0
+
+    @staticmethod
+    def _count_cells(sequences: Iterable[CachedSequence]) -> int:
+        return count_cells(sequence.cells for sequence in sequences)
 
     @staticmethod
     def _cost(sequence: CachedSequence, n_matched: int) -> tuple[bool, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hearth.models.engine.prompt import Entry, count_tokens
+from hearth.models.engine.prompt import Entry
 
 
 @dataclass(slots=True, eq=False)
@@ -78,30 +78,6 @@ class RadixTree:
             edges.append(node.edge)
             node = node.parent
         return [entry for edge in reversed(edges) for entry in edge]
-
-    def count_cells(self, seq_ids: set[int]) -> int:
-        """KV cells that these sequences take together, shared prefixes counted once."""
-        seen: set[int] = set()
-        total = 0
-        for seq_id in seq_ids:
-            node = self._end.get(seq_id)
-            while node is not None and id(node) not in seen:
-                seen.add(id(node))
-                total += count_tokens(node.edge)
-                node = node.parent
-        return total
-
-    def count_own_cells(self, seq_id: int) -> int:
-        """KV cells that become free if this sequence goes: those no other one shares."""
-        total = 0
-        node = self._end.get(seq_id)
-        while node is not None and not node.children and node.ends <= {seq_id}:
-            total += count_tokens(node.edge)
-            parent = node.parent
-            if parent is None or len(parent.children) > 1 or parent.ends:
-                break
-            node = parent
-        return total
 
     def check(self) -> None:
         """Raises AssertionError if the tree is not a tidy radix tree (for debugging and tests)."""

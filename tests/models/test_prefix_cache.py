@@ -118,3 +118,27 @@ def test_cells_are_counted_once_and_only_those_in_use_are_taken() -> None:
     cache.release(first.target)
     cache.release(second.target)
     assert (cache.cells_in_use(), cache.cells_held(), cache.cells_needed(prompt)) == (0, 102, 100)
+
+
+def test_the_same_answer_twice_takes_cells_twice() -> None:
+    cache = PrefixCache(3)
+    prompt: list[Entry] = list(range(100))
+    answer: list[Entry] = list(range(200, 240))
+    for n_held in (140, 180):
+        placed = cache.place(prompt)
+        assert placed is not None
+        cache.extend(placed.target, [*prompt[placed.n_matched :], *answer])
+        cache.release(placed.target)
+        assert cache.cells_held() == n_held + (n_held > 140)  # the last token of a prompt is decoded again
+
+
+def test_cells_of_an_evicted_source_stay_with_its_branch() -> None:
+    cache = PrefixCache(2)
+    prompt: list[Entry] = list(range(100))
+    first, _ = place(cache, [*prompt, *range(200, 240)])
+    second, _ = place(cache, [*prompt, *range(300, 310)])
+    assert first != second
+    assert cache.cells_held() == 150
+    cache.evicted(cache.sequences[first])
+    assert cache.cells_held() == 110
+    assert cache.next_victim() is cache.sequences[second]

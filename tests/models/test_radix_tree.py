@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hearth.models.engine.prompt import Entry, MediaSpan, count_tokens
+from hearth.models.engine.prompt import Entry, MediaSpan
 from hearth.models.engine.radix_tree import RadixTree, common_prefix
 
 ENTRY = st.sampled_from([1, 2, MediaSpan("a", 3, 3), MediaSpan("b", 5, 5)])
@@ -58,19 +58,6 @@ class TreeAgainstLists(RuleBasedStateMachine):
         best = max(lengths.values(), default=0)
         holders = {seq_id for seq_id, n in lengths.items() if n == best} if best else set()
         assert self.tree.match(wanted) == (best, holders)
-
-    @rule(chosen=st.sets(SEQUENCE))
-    def cells(self, chosen: set[int]) -> None:
-        prefixes = {
-            tuple(entries[: n + 1]) for i in chosen for entries in [self.held.get(i, [])] for n in range(len(entries))
-        }
-        assert self.tree.count_cells(chosen) == sum(count_tokens([prefix[-1]]) for prefix in prefixes)
-
-    @rule(seq_id=SEQUENCE)
-    def own_cells(self, seq_id: int) -> None:
-        mine = self.held.get(seq_id, [])
-        shared = max((common_prefix(mine, e) for i, e in self.held.items() if i != seq_id), default=0)
-        assert self.tree.count_own_cells(seq_id) == count_tokens(mine[shared:])
 
     @invariant()
     def is_tidy_and_complete(self) -> None:
