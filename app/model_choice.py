@@ -99,7 +99,7 @@ def _pocket(folder: Path) -> ModelChoice:
             retrieval_budget_tokens=int(manifest["retrieval_budget_tokens"]),
             temperature=0.0,
             system=None,
-            quotes_sources=bool(manifest["quotes_sources"]),
+            quotes_sources=bool(manifest.get("quotes_sources", False)),  # files before version 13 have none
         )
     except OSError as error:
         raise ModelFileError(f"{manifest_path}: {error.strerror}; reinstall Hearth or run `make train`") from error

@@ -166,6 +166,7 @@ class PrefixCache:
         for sequence in self.sequences:
             assert self.tree.entries(sequence.seq_id) == sequence.entries, f"sequence {sequence.seq_id} differs"
             assert sequence.n_tokens == count_tokens(sequence.entries), f"sequence {sequence.seq_id} is miscounted"
+            assert count_cells([sequence.cells]) == sequence.n_tokens, f"cells of sequence {sequence.seq_id} are lost"
 
     def _best_match(self, entries: Sequence[Entry]) -> tuple[CachedSequence | None, int]:
         if not self._sliceable:

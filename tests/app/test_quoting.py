@@ -10,6 +10,8 @@ import pytest
 
 import hearth
 from hearth import assets
+from hearth.model_choice import choose
+from hearth.model_library import POCKET
 from hearth.models.engine.request_checks import MAX_GRAMMAR_CHARS
 from hearth.models.llama import LlamaModel
 from hearth.models.llama_sampler import Grammar
@@ -112,16 +114,29 @@ def test_without_a_sentence_to_quote_there_is_no_grammar(message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "passage",
-    ['"\\x41" [a-z]* | root ::= "', "日本語の文。 次の文。", "🙂\u2028\x7f\x01", "a\\", "x" * 9000, "? " * 4000],
+    "passage", ['"\\x41" [a-z]* | root ::= "', "日本語の文。 次の文。", "🙂\u2028\x7f\x01", "a\\", "\\", "x" * 9000]
 )
 def test_any_text_can_be_quoted(model: LlamaModel, passage: str) -> None:
     text = " ".join(passage.split())
-    message = f"Sources:\n[1] t: {text} [1].\n\n{passage}?"
-    grammar = quoting_grammar([message, message + " and then?"])
+    grammar = quoting_grammar([f"Sources:\n[1] tales: {text} [1].\n\nWhat of the tales? {passage}"])
+    assert _fits(model, grammar, f"About the tales: {text} [1].")
+    assert not _fits(model, grammar, f"About the tales: {text}. [1].")
+
+
+def test_a_grammar_stays_as_long_as_an_engine_takes(model: LlamaModel) -> None:
+    endless = "? " * 4000
+    grammar = quoting_grammar([f"Sources:\n[1] t: {endless}[1].\n\n{endless}and t?"] * 2)
     assert grammar is not None
     assert len(grammar) < MAX_GRAMMAR_CHARS
     assert _fits(model, grammar, "No idea.")
+
+
+def test_only_models_that_quote_are_held_to_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(POCKET).quotes_sources
+    manifest = (assets.pocket_dir() / "pocket.toml").read_text()
+    (tmp_path / "pocket.toml").write_text(manifest.replace("quotes_sources = true\n", ""))  # of an older version
+    monkeypatch.setattr(assets, "pocket_dir", lambda: tmp_path)
+    assert not choose(POCKET).quotes_sources
 
 
 def test_what_the_embedded_model_quotes_stands_in_the_document(assistant: hearth.Assistant, tmp_path: Path) -> None:
