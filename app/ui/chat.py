@@ -47,6 +47,7 @@ class View:
     whole: bool = False  # show all messages of a long chat
     token: int = 0
     restored: str = ""  # the failed job whose text has been put back into the box
+    sending: bool = False  # what stands in the box is being sent: the page has yet to empty it
     drafts: dict[Path, RecordingDraft] = field(default_factory=dict)  # recordings in the box, in their order
     drawn: dict[Path, Drawn] = field(default_factory=dict)  # what their boxes show
     heard_token: int = 0  # of the newest follower of those
@@ -176,11 +177,11 @@ class Chat:
         return next((citation for citation in found if citation["number"] == number), None)
 
     def failed(self, view: View) -> TurnJob | None:
-        """The last turn of the view's conversation if it failed and its text has not been put back yet."""
+        """The last turn of the view's conversation if it failed and its text can be put back: that is still to be done,
+        and the page would not empty the box after it."""
         job = self.jobs.latest(view.conversation_id) if view.conversation_id is not None else None
-        if job is None or job.progress.error is None or view.restored == job.id:
+        if job is None or job.progress.error is None or job.id == view.restored or view.sending:
             return None
-        view.restored = job.id
         return job
 
     def _messages(self, conversation_id: str) -> list[Message]:

@@ -155,11 +155,12 @@ class Page:
             "trigger_mode": "multiple",
             **_QUIET,
         }
+        sent = self._box.submit(
+            self._send, [self._box, *self._heard.boxes], **{**immediate, "outputs": [*drawn, *self._heard.boxes]}
+        )
+        sent.then(**{**follow, "fn": self._follow_sent}).then(**restore)
         starts = (
             blocks.load(self._open_page, **immediate),
-            self._box.submit(
-                self._send, [self._box, *self._heard.boxes], **{**immediate, "outputs": [*drawn, *self._heard.boxes]}
-            ),
             self._bridge.click(self._command, **immediate),
             self._new.click(self._new_chat, **immediate),
         )
@@ -200,9 +201,13 @@ class Page:
         view = self._view(request)
         self._heard.take(view, words)
         text, paths = _content(value)
+        view.sending = True
         drawn = self._begin(view, text, paths)
-        sent = not view.drafts
-        return [*drawn, *(self._heard.clear(view) if sent else [NO_CHANGE] * len(words))]
+        if drawn is None:  # nothing was sent: the box keeps what is in it
+            view.sending = False
+            return [NO_CHANGE] * (5 + len(words))
+        drawn[1] = _box(running=True, value={"text": "", "files": []})
+        return [*drawn, *self._heard.clear(view)]
 
     def _note_files(self, request: gr.Request, value: dict[str, Any] | None, *words: str) -> list[Any]:
         return self._heard.note(self._view(request), _content(value)[1], words)
@@ -217,15 +222,14 @@ class Page:
         text, paths = _content(value)
         return [None, gr.update(value={"text": text, "files": [*map(str, paths), recording]})]
 
-    def _begin(self, view: View, text: str, paths: list[Path]) -> list[Any]:
+    def _begin(self, view: View, text: str, paths: list[Path]) -> list[Any] | None:
+        """Begins a turn and draws it; None, with a warning, if it cannot begin."""
         try:
             self._chat.send(view, text, paths)
-        except HearthError as error:  # nothing was sent: the box keeps what is in it
+        except HearthError as error:
             gr.Warning(str(error), title="Not done", duration=6)
-            return [NO_CHANGE] * 5
-        drawn = self._draw(view)
-        drawn[1] = _box(running=True, value={"text": "", "files": []})
-        return drawn
+            return None
+        return self._draw(view)
 
     def _command(self, event: gr.EventData, request: gr.Request) -> list[Any]:
         """What the page's own script asks for: open, rename, delete a chat, show all of it, try a sample."""
@@ -248,7 +252,7 @@ class Page:
                 case "sample":
                     sample = self._sample(key)
                     view.conversation_id = None
-                    return self._begin(view, sample.question, list(sample.paths))
+                    return self._begin(view, sample.question, list(sample.paths)) or [NO_CHANGE] * 5
                 case _:
                     return [NO_CHANGE] * 5
         except HearthError as error:
@@ -279,6 +283,11 @@ class Page:
             yield from self._follow_job(view, job)
         yield from self._settle(view)
 
+    def _follow_sent(self, request: gr.Request) -> Iterator[list[Any]]:
+        """As ``_follow``, for what was sent from the box, which the page has emptied by now."""
+        self._view(request).sending = False
+        yield from self._follow(request)
+
     def _follow_job(self, view: View, job: TurnJob) -> Iterator[list[Any]]:
         followed = view.token, view.conversation_id
         before, version = self._chat.history(view), -1
@@ -302,11 +311,13 @@ class Page:
         yield [NO_CHANGE] * 5  # Gradio sends the last values once more at the end, over what was drawn since
 
     def _restore(self, value: dict[str, Any] | None, request: gr.Request) -> Any:
-        """Puts what was sent with a failed turn back into the box, unless something new stands there."""
+        """Puts what was sent with a failed turn back into the box, unless something new stands there. ``value`` may be
+        from before it was sent, as the page asks after every follower: then a later one puts it back."""
         view = self._view(request)
         job = self._chat.failed(view)
         if job is None or any(_content(value)):
             return [NO_CHANGE] * (1 + len(self._heard.boxes))
+        view.restored = job.id
         files = [str(path) for path in job.request.files if path.is_file()]
         box = _box(running=False, value={"text": job.request.text, "files": files})
         return [box, *self._heard.restore(view, job.request.drafts)]

@@ -34,6 +34,18 @@ def send(page: Page, text: str) -> View:
     return page._view(BROWSER)
 
 
+def back_in_the_box(page: Page, value: str) -> str | None:
+    """What a follower of a page whose box held ``value`` puts into it at its end."""
+    change = page._restore({"text": value, "files": []}, BROWSER)[0]
+    return change["value"]["text"] if "value" in change else None
+
+
+def failed(page: Page) -> None:
+    list(page._follow(BROWSER))
+    (job,) = page._chat.jobs._jobs.values()
+    assert job.progress.error is not None
+
+
 def shown(frame: list[Any]) -> str:
     return str(frame[0])
 
@@ -71,6 +83,28 @@ def test_an_answer_is_drawn_to_its_end(page: Page) -> None:
     assert "You said: about kettles" in shown(frames[-2])
     assert "hearth-figures" in shown(frames[-2])
     assert frames[-1] == [NO_CHANGE] * 5
+
+
+def test_a_failed_text_comes_back_whatever_an_older_follower_saw(page: Page) -> None:
+    """An older follower ends while the text is being sent: its page still had it in the box, or nothing yet."""
+    page.build()
+    send(page, "fail with this letter")
+    failed(page)
+    assert back_in_the_box(page, "fail with this letter") is None
+    assert back_in_the_box(page, "") is None  # the page would empty the box after it
+    list(page._follow_sent(BROWSER))
+    assert back_in_the_box(page, "something new") is None
+    assert back_in_the_box(page, "") == "fail with this letter"
+    assert back_in_the_box(page, "") is None
+
+
+def test_what_is_not_sent_stays_in_the_box_and_an_older_failure_can_come_back(page: Page) -> None:
+    page.build()
+    send(page, "fail with this letter")
+    failed(page)
+    list(page._follow_sent(BROWSER))
+    assert page._send(BROWSER, {"text": " ", "files": []})[:5] == [NO_CHANGE] * 5
+    assert back_in_the_box(page, "") == "fail with this letter"
 
 
 def test_the_end_of_a_follower_overwrites_nothing(page: Page) -> None:

@@ -115,6 +115,7 @@ def test_a_failed_turn_is_given_back_once(chat: Chat) -> None:
     view = View()
     job = finished(chat.send(view, "fail now", []))
     assert chat.failed(view) is job
+    view.restored = job.id
     assert chat.failed(view) is None
     assert "remove its password" in str(chat.history(view)[-1]["content"])
 
