@@ -24,7 +24,10 @@ from hearth.multimodal.letters import LetterReader, PrintVectors
 from hearth.multimodal.line_reader import LineReader
 from hearth.multimodal.locating import listed, looks_at
 from hearth.multimodal.locator import Locator
+from hearth.multimodal.named_things import told_things, words_of_names
+from hearth.multimodal.namer import Namer
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
+from hearth.multimodal.print_cells import Printed
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
 from hearth.multimodal.print_reading import read_print
 
@@ -37,6 +40,12 @@ class FeatureMaps(NamedTuple):
     fine: Tensor
     coarse: Tensor
 
+    @property
+    def joined(self) -> Tensor:
+        """On cells of 16 pixels, (batch, fine and coarse channels, height, width)."""
+        enlarged = nn.functional.interpolate(self.coarse, size=self.fine.shape[-2:], mode="nearest")
+        return torch.cat((self.fine, enlarged), dim=1)
+
 
 class VisionNetwork(nn.Module):
     """open_clip's CLIP (convolutional image tower, small text tower) and the connector on its feature maps.
@@ -45,7 +54,8 @@ class VisionNetwork(nn.Module):
     them, and ``connector`` with ``channels``, ``n_embd`` and either ``n_tokens``, for pictures seen whole and once,
     or ``n_places``, for pictures seen in views. ``letters``, if there are any, are the channels of a reader of print,
     ``lines`` those of one that reads what it finds again by lines, and ``locator`` those of a network that tells where
-    things stand. ValueError for one of the last two without letters or views.
+    things stand. ``namer`` has the ``channels`` of one that tells ``names``, each a list of words. ValueError for one
+    of the last three without letters or views, or for a namer without a locator.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -57,10 +67,15 @@ class VisionNetwork(nn.Module):
 
         self.letters = LetterReader(tuple(config["letters"])) if "letters" in config else None
         n_embd = config["connector"]["n_embd"]
-        self.print = PrintVectors(n_embd) if "letters" in config else None
-        for part in ("lines", "locator"):
+        self.names: list[list[str]] = config.get("namer", {}).get("names", [])
+        self.name_words = words_of_names(self.names)
+        self.print = PrintVectors(n_embd, len(self.name_words)) if "letters" in config else None
+        for part in ("lines", "locator", "namer"):
             if part in config and not (self.in_views and self.letters):
                 raise ValueError(f"{part} needs letters and n_places beside it")
+        if "namer" in config and "locator" not in config:
+            raise ValueError("namer needs locator beside it")
+        self.namer = Namer(in_channels, config["namer"]["channels"], len(self.names)) if "namer" in config else None
         self.lines = LineReader(tuple(config["lines"])) if "lines" in config else None
         self.locator = Locator(n_embd, config["locator"]) if "locator" in config else None
 
@@ -77,10 +92,13 @@ class VisionNetwork(nn.Module):
 
     def visual_tokens(self, maps: FeatureMaps, places: Tensor | None = None) -> Tensor:
         """The tokens' places are needed if pictures are seen in views → (batch, n_tokens, n_embd)."""
-        enlarged = nn.functional.interpolate(maps.coarse, size=maps.fine.shape[-2:], mode="nearest")
-        joined = torch.cat((maps.fine, enlarged), dim=1)
-        tokens: Tensor = self.connector(joined) if places is None else self.connector(joined, places)
+        tokens: Tensor = self.connector(maps.joined) if places is None else self.connector(maps.joined, places)
         return tokens
+
+    def names_of_crops(self, pixels: Tensor) -> Tensor:
+        """(n, 3, CROP_PX, CROP_PX) normalised pixels → (n, 1 + names) logits, see ``Namer.named``."""
+        assert self.namer is not None
+        return self.namer.named(self.feature_maps(pixels).joined)
 
     def text_vectors(self, ids: Tensor) -> Tensor:
         """(batch, context_length) token ids, the end token the highest id → (batch, embed_dim), unit norm."""
@@ -131,17 +149,38 @@ class PocketVision:
     def encode(self, image: Image.Image) -> NDArray[np.float32]:
         """Visual tokens, float32, shape (n_tokens, n_embd): of the whole, its tiles, what is printed and listed."""
         if not self._network.in_views:
-            return self._tokens(self._pixels(image), None)
+            whole: NDArray[np.float32] = self._network.visual_tokens(self._network.feature_maps(self._pixels(image)))[
+                0
+            ].numpy()
+            return whole
         seen = views.views(image, self._side_px)
-        tokens = [self._tokens(*(torch.from_numpy(part)[None] for part in (view.pixels, view.places))) for view in seen]
+        maps = [self._network.feature_maps(torch.from_numpy(view.pixels)[None]) for view in seen]
+        tokens = [
+            self._network.visual_tokens(of_view, torch.from_numpy(view.places)[None])[0].numpy()
+            for of_view, view in zip(maps, seen, strict=True)
+        ]
         if self._network.letters and self._network.print:
             weights = {name: weight.numpy() for name, weight in self._network.print.state_dict().items()}
             frame = views.tile_frame(*image.size, self._side_px)
             told = read_print(image, frame, self._said, self._told_of_lines if self._network.lines else None)
             if self._network.locator:
-                told = with_list(told, listed(self._located(tokens[1], frame), frame))
-            tokens.append(PrintTokens(weights).tokens(told, frame))
+                told = with_list(told, self._things(image, frame, maps[1], tokens[1]))
+            tokens.append(PrintTokens(weights, self._network.name_words).tokens(told, frame))
         return np.concatenate(tokens)
+
+    def _things(
+        self, image: Image.Image, frame: views.Frame, maps: FeatureMaps, tokens: NDArray[np.float32]
+    ) -> list[Printed]:
+        places = self._located(tokens, frame)
+        if self._network.namer is None:
+            return listed(places, frame)
+        lying = self._network.namer.lying(maps.joined)[0].numpy()
+        return told_things(image, frame, places, lying, self._look, self._network.names)
+
+    @torch.inference_mode()
+    def _look(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        said: NDArray[np.float32] = self._network.names_of_crops(torch.from_numpy(crops)).numpy()
+        return said
 
     @torch.inference_mode()
     def _located(self, tiles: NDArray[np.float32], frame: views.Frame) -> NDArray[np.float32]:
@@ -162,10 +201,6 @@ class PocketVision:
         assert self._network.lines is not None
         told: NDArray[np.float32] = self._network.lines(torch.from_numpy(strips)).numpy()
         return told
-
-    def _tokens(self, pixels: Tensor, places: Tensor | None) -> NDArray[np.float32]:
-        tokens: NDArray[np.float32] = self._network.visual_tokens(self._network.feature_maps(pixels), places)[0].numpy()
-        return tokens
 
     @torch.inference_mode()
     def embed_picture(self, image: Image.Image) -> NDArray[np.float32]:

@@ -62,11 +62,14 @@ class PrintVectors(nn.Module):
     """What ``hearth.multimodal.print_order.PrintTokens`` makes tokens of, all of width ``n_embd``.
 
     ``characters``: none, then each of ``print_order.WRITTEN``; ``begins``: of a word; ``places``: of the anchors of a
-    picture; ``before``: of what stands three before a character, as ``characters``.
+    picture; ``before``: of what stands three before a character, as ``characters``; ``words``: of names, if any are
+    told.
     """
 
-    def __init__(self, n_embd: int) -> None:
+    def __init__(self, n_embd: int, n_words: int = 0) -> None:
         super().__init__()
+        if n_words:
+            self.words = nn.Parameter(torch.zeros(n_words, n_embd))
         self.characters = nn.Parameter(torch.zeros(1 + len(WRITTEN), n_embd))
         self.begins = nn.Parameter(torch.zeros(n_embd))
         self.places = nn.Parameter(torch.zeros(ANCHORS**2, n_embd))

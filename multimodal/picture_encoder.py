@@ -20,6 +20,7 @@ from PIL import Image
 from hearth.models.errors import ModelFileError
 from hearth.multimodal import views
 from hearth.multimodal.locating import listed, looks_at
+from hearth.multimodal.named_things import told_things, words_of_names
 from hearth.multimodal.pixels import PREPROCESSING_VERSION, to_pixels
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
 from hearth.multimodal.print_reading import read_print
@@ -36,7 +37,9 @@ _TILES_FILE = "tiles.onnx"  # of an encoder that sees pictures in views
 _LETTERS_FILE = "letters.onnx"  # of one that reads print
 _LINES_FILE = "lines.onnx"  # of one that reads it again by lines
 _LOCATOR_FILE = "locator.onnx"  # of one that tells where things stand
+_NAMER_FILE = "namer.onnx"  # of one that tells their names
 _PRINT = "network.print."  # weights of such a one
+_NAMES_BIAS = "network.namer.names.bias"  # of nothing, then of each name
 
 
 class PictureEncoder:
@@ -54,6 +57,7 @@ class PictureEncoder:
         letters: InferenceSession | None,
         lines: InferenceSession | None,
         locator: InferenceSession | None,
+        namer: InferenceSession | None,
         print_tokens: PrintTokens | None,
         tokenizer: Tokenizer,
         end_id: int,
@@ -67,6 +71,8 @@ class PictureEncoder:
         self._letters = letters
         self._lines = lines
         self._locator = locator
+        self._namer = namer
+        self._names: list[list[str]] = config.get("namer", {}).get("names", [])
         self._print_tokens = print_tokens
         self._tokenizer = tokenizer
         self._end = end_id
@@ -99,9 +105,13 @@ class PictureEncoder:
             letters = _session(_read(folder / _LETTERS_FILE, digest), weights) if "letters" in config else None
             lines = _session(_read(folder / _LINES_FILE, digest), weights) if "lines" in config else None
             locator = _session(_read(folder / _LOCATOR_FILE, digest), weights) if "locator" in config else None
+            namer = _session(_read(folder / _NAMER_FILE, digest), weights) if "namer" in config else None
             print_weights = {n.removeprefix(_PRINT): _full(w) for n, w in weights.items() if n.startswith(_PRINT)}
-            print_tokens = PrintTokens(print_weights) if "letters" in config else None
-            graphs = picture, tiles, caption, letters, lines, locator
+            names = config.get("namer", {}).get("names", [])
+            if "namer" in config and len(weights[_NAMES_BIAS]) != 1 + len(names):
+                raise ValueError(f"a namer of {len(weights[_NAMES_BIAS]) - 1} names, but {len(names)} are told")
+            print_tokens = PrintTokens(print_weights, words_of_names(names)) if "letters" in config else None
+            graphs = picture, tiles, caption, letters, lines, locator, namer
             return cls(*graphs, print_tokens, tokenizer, end, config, digest.hexdigest())
         except ModelFileError:
             raise
@@ -122,12 +132,20 @@ class PictureEncoder:
             tokens = self._picture.run(["tokens"], {"pixels": self._pixels(image)})[0][0]
             return tokens
         whole, tiles = views.views(image, self._side_px)
-        parts = [self._picture.run(["tokens"], _fed(whole))[0][0], self._tiles.run(["tokens"], _fed(tiles))[0][0]]
+        wanted = ["tokens", "lying"] if self._namer is not None else ["tokens"]
+        of_tiles, *lying = (said[0] for said in self._tiles.run(wanted, _fed(tiles)))
+        parts = [self._picture.run(["tokens"], _fed(whole))[0][0], of_tiles]
         if self._print_tokens is not None:
             frame = views.tile_frame(*image.size, self._side_px)
             told = read_print(image, frame, self._said, self._told_of_lines if self._lines else None)
             if self._locator is not None:
-                told = with_list(told, listed(self._located(parts[1], frame), frame))
+                places = self._located(of_tiles, frame)
+                told = with_list(
+                    told,
+                    told_things(image, frame, places, lying[0], self._look, self._names)
+                    if self._namer is not None
+                    else listed(places, frame),
+                )
             parts.append(self._print_tokens.tokens(told, frame))
         return np.concatenate(parts)
 
@@ -136,6 +154,11 @@ class PictureEncoder:
         rows, columns = views.token_grid(frame, self._side_px)
         fed = {"tokens": tiles.reshape(1, rows, columns, -1), "looks": looks_at(frame, self._side_px)[None]}
         said: Array = self._locator.run(["said"], fed)[0][0]
+        return said
+
+    def _look(self, crops: Array) -> Array:
+        assert self._namer is not None
+        said: Array = self._namer.run(["names"], {"pixels": crops})[0]
         return said
 
     def _said(self, pixels: Array) -> Array:

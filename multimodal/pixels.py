@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# change it whenever pixels, views or how print is read change: it is part of every embedding's identity
-PREPROCESSING_VERSION = 4
+# change it whenever pixels, views or what is told of them as words change: it is part of every embedding's identity
+PREPROCESSING_VERSION = 5
 _FILL = (128, 128, 128)
 
 

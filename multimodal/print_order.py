@@ -9,7 +9,7 @@ tells one more. The places of things that are alike follow as a list, see ``hear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -83,9 +83,9 @@ def with_list(characters: list[Printed], places: list[Printed]) -> list[Printed]
 class PrintTokens:
     """What characters and their places add to visual tokens."""
 
-    def __init__(self, weights: Mapping[str, Array]) -> None:
-        """``weights`` as ``hearth.multimodal.letters.PrintVectors`` names them. KeyError if one is missing, ValueError
-        if they are of a reader that tells other things.
+    def __init__(self, weights: Mapping[str, Array], name_words: Sequence[str] = ()) -> None:
+        """``weights`` as ``hearth.multimodal.letters.PrintVectors`` names them; ``name_words`` are those of "words".
+        KeyError if one is missing, ValueError if they are of a reader that tells other things.
         """
         names = ("characters", "begins", "places", "before")
         self._characters, self._begins, self._places, self._before = (weights[name] for name in names)
@@ -93,6 +93,14 @@ class PrintTokens:
             raise ValueError(
                 f"vectors of {len(self._characters)} characters, bars and words, but {len(_ROWS)} are read"
             )
+        self._index = {written: at for at, written in enumerate(_ROWS)}
+        if name_words:
+            words = weights["words"]
+            if len(words) != len(name_words):
+                raise ValueError(f"vectors of {len(words)} words of names, but {len(name_words)} are told")
+            self._index |= {word: len(_ROWS) + at for at, word in enumerate(name_words)}
+            self._characters = np.concatenate((self._characters, words))
+            self._before = np.concatenate((self._before, np.zeros_like(words)))
 
     def tokens(self, characters: list[Printed], frame: Frame) -> Array:
         """Visual tokens of the first ``PRINT_TOKENS`` characters and spaces on a canvas, and empty ones behind them."""
@@ -103,7 +111,7 @@ class PrintTokens:
             begins = np.array([[one.begins] for one in told], np.float32)
             places = anchor_weights(*frame.in_square(middles[:, 0], middles[:, 1]))
             places[[one.character == SPACE for one in told]] = 0.0
-            indices = [_ROWS.index(one.character) for one in told]
+            indices = [self._index[one.character] for one in told]
             tokens[: len(told)] = self._characters[indices] + begins * self._begins + places @ self._places
             tokens[3 : len(told)] += self._before[indices[:-3]]
         return tokens

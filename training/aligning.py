@@ -11,6 +11,7 @@ search can end with nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,8 +34,11 @@ PRIOR_FLOOR = 1e-4  # share of a word that was not asked for
 PRIOR_VIEWS = 1500  # to count the words of
 
 
-def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
-    """The content of ``vision.json``; the first three entries are an open_clip model configuration."""
+def vision_config(n_embd: int, n_vocab: int, names: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
+    """The content of ``vision.json``; the first three entries are an open_clip model configuration. ``names``, each by
+    its words, are those of the namer, if there are any.
+    """
+    namer = {"namer": {"channels": 48, "names": [list(name) for name in names]}} if names else {}
     return {
         "embed_dim": 128,
         "vision_cfg": {"layers": [2, 2, 4, 2], "width": 32, "image_size": SIDE_PX, "head_width": 64},
@@ -42,6 +46,7 @@ def vision_config(n_embd: int, n_vocab: int) -> dict[str, Any]:
         "letters": [64, 96, 128],
         "lines": [48, 96, 160],
         "locator": 64,
+        **namer,
         "connector": {"channels": 256, "n_places": N_PLACES, "n_embd": n_embd},
     }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +17,10 @@ from training.language import LanguageConfig, LanguageModel
 from training.pocket_network import PocketNetwork
 
 TOKENIZER = "tokenizer.json"
-READING = ("letters.", "lines.", "print.", "locator.")  # of an encoder's weights; older files lack them, or have others
+NAMES = "names.json"
+# of an encoder's weights; older files lack them, or have others
+READING = ("letters.", "lines.", "print.", "locator.", "namer.")
+NAME_VECTORS = "print.words"  # came with the namer
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +35,7 @@ def load_stage(path: Path, network: nn.Module, prefix: str = "") -> bool:
     log.info("%s: step %d, %.0f s", path.name, state["step"], state["elapsed"])
     part = {name.removeprefix(prefix): value for name, value in state["network"].items() if name.startswith(prefix)}
     own = network.state_dict()
-    for of in READING:
+    for of in (*READING, NAME_VECTORS):
         names = [name for name in own if name.removeprefix("vision.").startswith(of)]
         if not any(name in part for name in names):
             part |= {name: own[name] for name in names}
@@ -52,13 +57,20 @@ def saved_network(runs: Path, stage: str) -> tuple[PocketNetwork, Tokenizer]:
     tokenizer = saved_tokenizer(runs)
     if tokenizer is None:
         raise FileNotFoundError(f"{runs / TOKENIZER} does not exist: put back the one of {checkpoint.name}")
-    network = new_network(tokenizer.get_vocab_size())
+    network = new_network(tokenizer.get_vocab_size(), saved_names(runs))
     load_stage(checkpoint, network)
     return network, tokenizer
 
 
-def new_network(n_vocab: int) -> PocketNetwork:
+def saved_names(runs: Path) -> list[list[str]]:
+    """The names that a run's namer tells, each by its words; none before there are any."""
+    path = runs / NAMES
+    names: list[list[str]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return names
+
+
+def new_network(n_vocab: int, names: Sequence[Sequence[str]] = ()) -> PocketNetwork:
     """The pocket model with random weights."""
     language = LanguageModel(LanguageConfig(n_vocab=n_vocab))
     n_embd = language.config.n_embd
-    return PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab)), language, Saying(n_vocab))
+    return PocketNetwork(VisionNetwork(vision_config(n_embd, n_vocab, names)), language, Saying(n_vocab))

@@ -27,8 +27,9 @@ IMAGINED_KINDS = {
 _FIRST_KINDS = {"single": 0.38, "coloured": 0.16, "counted": 0.16, "pair": 0.16, "photograph": 0.14}
 _FIRST_UNTIL, _ALL_FROM = 0.25, 0.6  # progress
 _SKILL_WEIGHTS = {
-    "name": 4.0, "colour": 2.0, "side": 3.0, "count": 4.0, "statement": 3.0, "chart": 4.0, "chart_colour": 4.0,
-    "more": 6.0, "relation": 5.0, "is_relation": 4.0, "bigger": 6.0, "is_colour": 2.0, "shape": 3.0,
+    "name": 4.0, "colour": 2.0, "side": 3.0, "count": 4.0, "statement": 6.0, "is_it": 2.0, "chart": 4.0,
+    "chart_colour": 4.0, "more": 6.0, "relation": 5.0, "is_relation": 5.0, "bigger": 6.0, "is_colour": 2.0,
+    "shape": 3.0,
 }  # fmt: skip
 MAX_TURNS = 6
 JSON_SHARE = 0.1

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.locating import PLACES, POINTS
+from hearth.multimodal.named_things import CROP_PX
 from hearth.multimodal.print_lines import LINE_PX, WIDTHS_PX
 from hearth.multimodal.views import N_PLACES, TOKENS_A_SIDE
 from training.shipped import shipped_vision
@@ -43,10 +44,19 @@ class _Picture(_Graph):
 
 
 class _Tiles(_Graph):
-    """(1, 3, height, width) pixels of a canvas of tiles and the tokens' places → visual tokens."""
+    """(1, 3, height, width) pixels of a canvas of tiles, the tokens' places → visual tokens, and where things lie."""
 
-    def forward(self, pixels: Tensor, places: Tensor) -> Tensor:
-        return self.network.visual_tokens(self.network.feature_maps(pixels), places)
+    def forward(self, pixels: Tensor, places: Tensor) -> tuple[Tensor, ...]:
+        maps = self.network.feature_maps(pixels)
+        tokens = self.network.visual_tokens(maps, places)
+        return (tokens,) if self.network.namer is None else (tokens, self.network.namer.lying(maps.joined))
+
+
+class _Names(_Graph):
+    """(n, 3, CROP_PX, CROP_PX) pixels of things → what they are called."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network.names_of_crops(pixels)
 
 
 class _Letters(_Graph):
@@ -101,7 +111,8 @@ def export_graphs(folder: Path) -> None:
         tiles = {"pixels": torch.zeros(1, 3, 2 * side, 3 * side), "places": places.repeat(1, 6, 1)}
         free = torch.export.Dim.AUTO
         sides = {"pixels": {2: free, 3: free}}
-        graphs.append((_Tiles(network), tiles, ["tokens"], "tiles.onnx", {**sides, "places": {1: free}}))
+        of_tiles = ["tokens", "lying"] if network.namer else ["tokens"]
+        graphs.append((_Tiles(network), tiles, of_tiles, "tiles.onnx", {**sides, "places": {1: free}}))
         if network.letters:
             graphs.append((_Letters(network), {"pixels": tiles["pixels"]}, ["letters"], "letters.onnx", sides))
         if network.lines:
@@ -113,6 +124,9 @@ def export_graphs(folder: Path) -> None:
             located = {"tokens": tokens, "looks": torch.zeros(1, len(PLACES) * POINTS, rows * columns)}
             grid: Shapes = {"tokens": {1: free, 2: free}, "looks": {2: free}}
             graphs.append((_Locator(network), located, ["said"], "locator.onnx", grid))
+        if network.namer:
+            crops = {"pixels": torch.zeros(2, 3, CROP_PX, CROP_PX)}
+            graphs.append((_Names(network), crops, ["names"], "namer.onnx", {"pixels": {0: free}}))
     else:
         graphs.append((_Picture(network), {"pixels": pixels}, ["tokens", "vector"], "picture.onnx", None))
     for module, examples, outputs, file_name, shapes in graphs:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.locating import LIST_WORDS, list_of, place_of
+from hearth.multimodal.named_things import words_of
 from hearth.multimodal.print_cells import SAID, Printed
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, in_reading_order
 from hearth.multimodal.views import TOKENS_A_SIDE, Frame, n_tokens, tile_frame, whole_frame
@@ -210,13 +211,13 @@ class Imaginer(Painter):
         )
 
 
-def as_read(scene: Scene, misread: float = 0.0) -> tuple[Printed, ...]:
+def as_read(scene: Scene, misread: float = 0.0, names: Sequence[Sequence[str]] = ()) -> tuple[Printed, ...]:
     """What a reader says of ``scene`` that does not err, or that mistakes a share of the letters of bars' labels and,
-    less often, where alike things stand. A scene has one reading.
+    less often, where alike things stand and which of ``names`` they have, if it tells names. A scene has one reading.
     """
     frame = tile_frame(*scene.image.size, SIDE_PX)
     if scene.kind == "things":
-        return tuple(_listed(scene, frame, misread * MISPLACED))
+        return tuple(_listed(scene, frame, misread * MISPLACED, names))
     marks = [*scene.marks, *bar_ends(scene)]
     rng = random.Random(f"{marks[0].x} {marks[-1].y}") if marks else random.Random()
     labels = {bar.first_mark + at for bar in scene.bars for at in range(len(bar.label))}
@@ -232,8 +233,10 @@ def as_read(scene: Scene, misread: float = 0.0) -> tuple[Printed, ...]:
     return tuple(in_reading_order(told)[:PRINT_TOKENS])
 
 
-def _listed(scene: Scene, frame: Frame, mistaken: float) -> list[Printed]:
-    """The list of alike things, rarely with one of them missing or for things that differ, or no list."""
+def _listed(scene: Scene, frame: Frame, mistaken: float, names: Sequence[Sequence[str]]) -> list[Printed]:
+    """The list of alike things and their name, rarely with one of them missing, by another name or for things that
+    differ, or no list.
+    """
     rng = random.Random(f"{scene.things[0].box}")
     taken = [place_of(thing.cell) for thing in scene.things]
     alike = len(counts_of(scene)) == 1
@@ -242,7 +245,12 @@ def _listed(scene: Scene, frame: Frame, mistaken: float) -> list[Printed]:
             taken.remove(rng.choice(taken))
         else:
             alike = not alike
-    return list_of(taken, frame) if alike else []
+    if not alike:
+        return []
+    told = [name for name in names if "".join(name).strip() == scene.things[0].name]
+    if names and rng.random() < mistaken:
+        told = [rng.choice(names)]
+    return [*list_of(taken, frame), *(words_of(told[0], frame) if told else ())]
 
 
 def _mistaken(read: Printed, rng: random.Random) -> list[Printed]:
@@ -267,6 +275,7 @@ class ImaginedScenes:
         self._painter = painter
         self._print_tokens: PrintTokens | None = None
         self._listing = True  # as an encoder with a locator does
+        self._names: Sequence[Sequence[str]] = ()  # that one with a namer tells
 
     def fit(self, vision: VisionNetwork, device: torch.device) -> None:
         """Draws and encodes some scenes for the maker to learn from."""
@@ -285,7 +294,8 @@ class ImaginedScenes:
                 for one in encode_scenes(scenes[start : start + ENCODED_TOGETHER], vision, device)
             ]
         vision.train(was_training)
-        self._print_tokens = print_tokens(vision.print) if vision.print else None
+        self._print_tokens = print_tokens(vision) if vision.print else None
+        self._names = vision.names
         self._listing = vision.locator is not None
         self._maker.fit(scenes, [one.tokens.cpu() for one in encoded], [one.printed for one in encoded])
 
@@ -303,4 +313,4 @@ class ImaginedScenes:
 
     def printed(self, scene: Scene) -> tuple[Printed, ...]:
         """What is read and listed of a scene."""
-        return as_read(scene, MISREAD) if scene.marks or self._listing else ()
+        return as_read(scene, MISREAD, self._names) if scene.marks or self._listing else ()

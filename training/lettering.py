@@ -96,8 +96,8 @@ def run(plan: StagePlan, vision: VisionNetwork, printer: Printer, seed: int) -> 
 
 @torch.no_grad()
 def start_with_print(vision: VisionNetwork, language: LanguageModel, tokenizer: Tokenizer) -> None:
-    """Gives the characters that are read and the words of lists the vectors of written ones, and places those of other
-    visual tokens.
+    """Gives the characters that are read and the words of lists and names the vectors of written ones, and places those
+    of other visual tokens.
 
     Of the character three before they tell what a token notes of its previous one, turned twice by ``copying.turn``, as
     those one and two before are noted.
@@ -114,6 +114,9 @@ def start_with_print(vision: VisionNetwork, language: LanguageModel, tokenizer: 
         said = WRITTEN[at - 1]
         word = f" {said}" if said in BARS else said
         vectors.characters[at] = embedding[tokenizer.encode(word, add_special_tokens=False).ids].mean(0)
+    for word, vector in zip(vision.name_words, vectors.words if vision.name_words else (), strict=True):
+        if not vector.any():
+            vector.copy_(embedding[tokenizer.token_to_id(word.replace(" ", "Ġ"))])
     vectors.before[missing, -N_CODE:] = TWO_BACK * noted(language, vectors.characters[missing]) @ (turn() @ turn()).T
     if vectors.places.any():
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 import shutil
@@ -14,13 +15,15 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from training import aligning, conversing, lettering, line_reading, mixing, naming, placing, reading
-from training.checkpoints import TOKENIZER, load_stage, new_network, saved_tokenizer
+from training import aligning, conversing, lettering, line_reading, mixing, naming, placing, reading, zooming
+from training.checkpoints import NAMES, TOKENIZER, load_stage, new_network, saved_names, saved_tokenizer
 from training.copying import start_with_copying
 from training.export import export_all
 from training.lookup import attribute_ids, character_ids, start_with_lookup
 from training.loop import StagePlan
 from training.material import load_material
+from training.naming import class_names
+from training.pictures import Material
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
 from training.shipped import load_shipped, start_from
@@ -29,7 +32,7 @@ from training.tokenizer import train_tokenizer
 from training.view_batches import new_fonts
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("names", "letters", "lines", "text", "look", "places", "bind", "mixed", "chat", "export")
+STAGES = ("names", "letters", "lines", "text", "look", "places", "zoom", "bind", "mixed", "chat", "export")
 SHARES = {
     "names": 0.08,
     "letters": 0.09,
@@ -37,12 +40,13 @@ SHARES = {
     "text": 0.18,
     "look": 0.14,
     "places": 0.03,
+    "zoom": 0.03,
     "bind": 0.1,
     "mixed": 0.02,
     "chat": 0.3,
 }  # of the budget
 MATRIX_TYPES = ("Q5_1", "Q8_0", "F16")
-PICTURE_STAGES = {"names", "look", "places", "bind", "mixed", "chat"}
+PICTURE_STAGES = {"names", "look", "places", "zoom", "bind", "mixed", "chat"}
 
 log = logging.getLogger("training.pocket")
 
@@ -109,9 +113,19 @@ def tokenizer_of(recipe: Recipe) -> Tokenizer:
     return tokenizer
 
 
+def names_of(recipe: Recipe, tokenizer: Tokenizer, pictures: Material | None) -> list[list[str]]:
+    """The names that the run's namer tells, each by its tokens; they are kept with the run once there are pictures."""
+    names = saved_names(recipe.runs)
+    if not names and pictures is not None:
+        ids = [tokenizer.encode(f" {name}", add_special_tokens=False).ids for name in class_names(pictures)]
+        names = [[tokenizer.decode([one]) for one in of_name] for of_name in ids]
+        (recipe.runs / NAMES).write_text(json.dumps(names), "utf-8")
+    return names
+
+
 def check_parts(recipe: Recipe, new: set[str]) -> None:
     """ValueError if a part that finished files lack would be shipped as it is before any training."""
-    for part, stage in (("letters.", "letters"), ("lines.", "lines"), ("locator.", "places")):
+    for part, stage in (("letters.", "letters"), ("lines.", "lines"), ("locator.", "places"), ("namer.", "zoom")):
         if part in new and stage not in recipe.stages and not (recipe.runs / f"{stage}.pt").is_file():
             raise ValueError(f"{recipe.start} has no {part.rstrip('.')}: train it by --stage {stage} besides")
 
@@ -121,7 +135,8 @@ def load_whole(recipe: Recipe, stage: str, network: PocketNetwork) -> None:
     left them, which may have been gone on with since.
     """
     load_stage(recipe.runs / f"{stage}.pt", network)
-    parts = ("letters", network.vision.letters), ("lines", network.vision.lines), ("places", network.vision.locator)
+    vision = network.vision
+    parts = ("letters", vision.letters), ("lines", vision.lines), ("places", vision.locator), ("zoom", vision.namer)
     for name, part in parts:
         if part is not None:
             load_stage(recipe.runs / f"{name}.pt", part)
@@ -134,14 +149,15 @@ def main() -> None:
     np.random.seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     tokenizer = tokenizer_of(recipe)
-    network = new_network(tokenizer.get_vocab_size())
+    pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
+    names = names_of(recipe, tokenizer, pictures)
+    network = new_network(tokenizer.get_vocab_size(), names)
     language = network.language
     if recipe.start is not None:
         check_parts(recipe, load_shipped(recipe.start, network))
     else:
         start_with_copying(language, recipe.seed)
         start_with_quoting(language)
-    pictures = load_material(recipe.data, recipe.seed) if PICTURE_STAGES & set(recipe.stages) else None
     if "names" in recipe.stages and pictures:
         naming.run(recipe.plan("names", 3e-3), network.vision, pictures, recipe.seed + 30_000)
     if "letters" in recipe.stages:
@@ -166,6 +182,8 @@ def main() -> None:
     load_whole(recipe, "look", network)
     if "places" in recipe.stages and pictures:
         placing.run(recipe.plan("places", 2e-3), network.vision, pictures, recipe.seed + 50_000)
+    if "zoom" in recipe.stages and pictures:
+        zooming.run(recipe.plan("zoom", 2e-3), network.vision, pictures, recipe.seed + 55_000)
     if "bind" in recipe.stages and pictures:
         seed = recipe.seed + 120_000
         if recipe.start is None:  # finished files have learnt theirs
@@ -179,7 +197,7 @@ def main() -> None:
         conversing.run(recipe.plan("chat", 5e-4), network, pictures, tokenizer, recipe.data, recipe.seed + 90_000)
     if "export" in recipe.stages:
         load_whole(recipe, "chat", network)
-        config = aligning.vision_config(language.config.n_embd, language.config.n_vocab)
+        config = aligning.vision_config(language.config.n_embd, language.config.n_vocab, names)
         export_all(network.vision, config, language, tokenizer, recipe.out, recipe.matrix_type)
 
 

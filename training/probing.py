@@ -5,7 +5,7 @@ python -m training.probing --runs training/runs/pocket [--stage look] [--n 200]
 With ``--stage names`` it is the tower alone, by the classes of that stage: crops in their own style and in Noto's, and
 held-out photographs among the products. With ``--stage letters`` it is the reader of print alone, in fonts of training
 and in others, with ``--stage lines`` and what is read again by lines; with ``--stage places`` the locator, on held-out
-scenes.
+scenes, with ``--stage zoom`` what it and the namer tell.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,12 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.locating import listed, looks_at
-from hearth.multimodal.print_cells import BARS
+from hearth.multimodal.print_cells import BARS, Printed
 from hearth.multimodal.print_reading import read_print
 from hearth.multimodal.views import tile_frame, token_grid
 from training.aligning import normalised
 from training.asking import PLACE_WORDS
-from training.checkpoints import TOKENIZER, load_stage, new_network, saved_network, saved_tokenizer
+from training.checkpoints import TOKENIZER, load_stage, new_network, saved_names, saved_network, saved_tokenizer
 from training.fonts import fonts
 from training.letters import CROP_PX
 from training.material import load_material
@@ -39,7 +40,7 @@ from training.pictures import Material, Painter
 from training.placing import wanted
 from training.pocket_network import PocketNetwork
 from training.printing import Printer
-from training.scene_pool import FreshScenes, encode_tiles
+from training.scene_pool import FreshScenes, encode_scenes, encode_tiles
 from training.scenes import Scene
 from training.shipped import shipped_vision
 from training.view_batches import SIDE_PX, ViewBatch, ViewBatches, whole_view
@@ -47,6 +48,7 @@ from training.world import NUMBERS, SHAPES, SIZES
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("single", "counted", "pair", "photograph")
+NAMED_KINDS, NAMELESS_KINDS = ("single", "counted", "photograph"), ("pair", "words", "chart")
 PLACED_KINDS = ("counted", "single", "groups", "crowd", "pair", "photograph", "words", "chart")
 
 
@@ -188,13 +190,42 @@ def probe_places(vision: VisionNetwork, material: Material, n: int, seed: int = 
     return {kind: round(share.value, 3) for kind, share in shares.items()}
 
 
+@torch.inference_mode()
+def probe_things(vision: VisionNetwork, material: Material, n: int, seed: int = 5) -> dict[str, float]:
+    """Share of held-out scenes of each kind of which the right name is told: that of the things or, where they differ
+    or there is none, no name. Noto's are single things in its style.
+    """
+    rng = random.Random(seed)
+    printer = Printer(fonts(), rng, held_out=True)
+    shares = {}
+    for label, kinds, drawn_from in (
+        ("Noto's ", ("single",), Material(tuple(noto_sprites()), {})),
+        ("", (*NAMED_KINDS, *NAMELESS_KINDS), material),
+    ):
+        scenes = FreshScenes(Painter(drawn_from, rng, printer, held_out=True, side_px=4 * SIDE_PX))
+        for kind in kinds:
+            share = shares[label + kind] = Share()
+            drawn = [scene for _ in range(n) for scene in scenes.draw(kind)]
+            for scene, encoded in zip(drawn, encode_scenes(drawn, vision, torch.device("cpu")), strict=True):
+                name = scene.things[0].name if kind in NAMED_KINDS else None
+                share.add(torch.tensor([told_name(encoded.printed, vision.names) == name]))
+    return {kind: round(share.value, 3) for kind, share in shares.items()}
+
+
+def told_name(printed: Sequence[Printed], names: Sequence[Sequence[str]]) -> str | None:
+    """The name that stands behind all else."""
+    told = [one.character for one in printed]
+    longest_first = sorted(names, key=len, reverse=True)
+    return next(("".join(name).strip() for name in longest_first if told[-len(name) :] == list(name)), None)
+
+
 def saved_vision(runs: Path, stage: str) -> VisionNetwork:
     """An encoder of the right shape for what ``stage`` left. FileNotFoundError names what is missing."""
     checkpoint, tokenizer = runs / f"{stage}.pt", saved_tokenizer(runs)
     if tokenizer is None or not checkpoint.is_file():
         missing = checkpoint if tokenizer is not None else runs / TOKENIZER
         raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage {stage} first")
-    return new_network(tokenizer.get_vocab_size()).vision
+    return new_network(tokenizer.get_vocab_size(), saved_names(runs)).vision
 
 
 def saved_naming(runs: Path, n_names: int) -> Naming:
@@ -226,13 +257,22 @@ def saved_locating(runs: Path) -> VisionNetwork:
     return vision
 
 
+def saved_naming_things(runs: Path) -> VisionNetwork:
+    """The encoder as the stages "look", "places" and "zoom" left it."""
+    vision = saved_locating(runs)
+    if vision.namer is None or not load_stage(runs / "zoom.pt", vision.namer):
+        missing = runs / "zoom.pt"
+        raise FileNotFoundError(f"{missing} does not exist: run python -m training.pocket --stage zoom first")
+    return vision
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=ROOT / "training" / "runs" / "pocket")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--stage", default="look", help="whose checkpoint")
     parser.add_argument(
-        "--pocket", type=Path, help="with --stage letters, lines or places: finished files, not a checkpoint"
+        "--pocket", type=Path, help="with --stage letters, lines, places or zoom: finished files, not a checkpoint"
     )
     parser.add_argument(
         "--side-px", type=int, default=2 * SIDE_PX, help="with --stage letters or lines: of the pictures"
@@ -254,6 +294,12 @@ def main() -> None:
         if vision.locator is None:
             parser.error(f"{args.pocket} has no locator: name files of version 10 or later by --pocket")
         print(json.dumps(probe_places(vision, material, args.n)))
+        return
+    if args.stage == "zoom":
+        vision = shipped_vision(args.pocket) if args.pocket else saved_naming_things(args.runs).eval()
+        if vision.namer is None:
+            parser.error(f"{args.pocket} has no namer: name files of version 14 or later by --pocket")
+        print(json.dumps(probe_things(vision, material, args.n)))
         return
     if args.stage == "names":
         naming = saved_naming(args.runs, len(class_names(material)))

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
-from hearth.multimodal.letters import PrintVectors
 from hearth.multimodal.line_reader import LineReader
 from hearth.multimodal.locating import listed, looks_at
+from hearth.multimodal.named_things import told_things
 from hearth.multimodal.print_cells import Array, Printed, characters_of
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
 from hearth.multimodal.print_reading import told_of
@@ -49,7 +49,7 @@ def encode_scenes(scenes: list[Scene], vision: VisionNetwork, device: torch.devi
     views = [torch.cat(parts) for parts in zip(whole.tokens, tiles.tokens, strict=True)]
     if vision.print is None:
         return [Encoded(tokens) for tokens in views]
-    make = print_tokens(vision.print)
+    make = print_tokens(vision)
     with_print = []
     for scene, tokens, told in zip(scenes, views, tiles.told, strict=True):
         behind = torch.from_numpy(make.tokens(told, tile_frame(*scene.image.size, SIDE_PX)))
@@ -86,9 +86,10 @@ def _seen(
             places = np.stack([places_of(frame, SIDE_PX, tiles=tiles) for frame in frames])
             batch = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last).to(device)
             with autocast(device):
-                tokens = vision.visual_tokens(vision.feature_maps(batch), torch.from_numpy(places).to(device)).float()
+                maps = vision.feature_maps(batch)
+                tokens = vision.visual_tokens(maps, torch.from_numpy(places).to(device)).float()
                 images = [scenes[index].image for index, _ in part]
-                told = _told(batch, tokens, images, frames, vision) if tiles and telling else []
+                told = _told(batch, maps.joined, tokens, images, frames, vision) if tiles and telling else []
             for at, (index, _) in enumerate(part):
                 found.tokens[index] = tokens[at]
                 if told:
@@ -98,7 +99,7 @@ def _seen(
 
 @torch.no_grad()
 def _told(
-    pixels: Tensor, tokens: Tensor, images: list[Image.Image], frames: list[Frame], vision: VisionNetwork
+    pixels: Tensor, maps: Tensor, tokens: Tensor, images: list[Image.Image], frames: list[Frame], vision: VisionNetwork
 ) -> list[list[Printed]]:
     """What is printed on canvases of one size, and where things stand that are of one kind."""
     if vision.letters is None:
@@ -112,7 +113,19 @@ def _told(
     looks = torch.from_numpy(np.stack([looks_at(frame, SIDE_PX) for frame in frames])).to(tokens.device)
     with torch.autocast(tokens.device.type, enabled=False):  # as the runtime does: what is doubtful is cut at nought
         said = vision.locator(tokens.reshape(len(tokens), rows, columns, -1), looks).cpu().numpy()
-    return [with_list(one, listed(where, frame)) for one, where, frame in zip(read, said, frames, strict=True)]
+        lying = vision.namer.lying(maps.float()).cpu().numpy() if vision.namer is not None else said
+    things = (
+        listed(places, frame)
+        if vision.namer is None
+        else told_things(image, frame, places, on, functools.partial(_look, vision, pixels.device), vision.names)
+        for image, frame, places, on in zip(images, frames, said, lying, strict=True)
+    )
+    return [with_list(*both) for both in zip(read, things, strict=True)]
+
+
+def _look(vision: VisionNetwork, device: torch.device, crops: Array) -> Array:
+    said: Array = vision.names_of_crops(torch.from_numpy(crops).to(device)).float().cpu().numpy()
+    return said
 
 
 def _told_of_lines(lines: LineReader, device: torch.device, strips: Array) -> Array:
@@ -120,9 +133,11 @@ def _told_of_lines(lines: LineReader, device: torch.device, strips: Array) -> Ar
     return told
 
 
-def print_tokens(vectors: PrintVectors) -> PrintTokens:
-    """Tokens of what is printed, as ``vectors`` say them now."""
-    return PrintTokens({name: weight.detach().float().cpu().numpy() for name, weight in vectors.state_dict().items()})
+def print_tokens(vision: VisionNetwork) -> PrintTokens:
+    """Tokens of what is printed, listed and named, as the vectors of ``vision`` say them now."""
+    assert vision.print is not None
+    weights = {name: weight.detach().float().cpu().numpy() for name, weight in vision.print.state_dict().items()}
+    return PrintTokens(weights, vision.name_words)
 
 
 def _alone(draw: Callable[[], Scene]) -> Callable[[], Scenes]:

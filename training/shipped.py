@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.print_cells import SAID
-from training.checkpoints import READING, TOKENIZER
+from training.checkpoints import NAME_VECTORS, NAMES, READING, TOKENIZER, saved_names
 from training.language import LanguageModel
 from training.pocket_network import PocketNetwork
 
@@ -27,12 +27,20 @@ WITHOUT_LISTS = 2 + len(SAID)  # vectors of print in files before version 10, wh
 
 
 def start_from(folder: Path, runs: Path) -> Tokenizer:
-    """The tokenizer of the shipped files in ``folder``, copied into the run. ValueError if the run has another one."""
+    """The tokenizer of the shipped files in ``folder``, copied into the run with the names that they tell. ValueError
+    if the run has another one, or other names.
+    """
     shipped, own = folder / TOKENIZER, runs / TOKENIZER
     if not shipped.is_file():
         raise FileNotFoundError(f"{shipped} does not exist: name a folder of finished files by --start")
     if own.is_file() and own.read_bytes() != shipped.read_bytes():
         raise ValueError(f"{own} is not the tokenizer of {folder}: name an empty folder by --runs")
+    config = folder / "vision.json"
+    names = json.loads(config.read_text("utf-8")).get("namer", {}).get("names", []) if config.is_file() else []
+    if names and saved_names(runs) not in ([], names):
+        raise ValueError(f"{runs / NAMES} are not the names of {folder}: name an empty folder by --runs")
+    if names:
+        (runs / NAMES).write_text(json.dumps(names), "utf-8")
     shutil.copyfile(shipped, own)
     return Tokenizer.from_file(str(own))
 
@@ -55,7 +63,9 @@ def load_shipped(folder: Path, network: PocketNetwork) -> set[str]:
     for part in READING:
         new = {n: t for n, t in network.vision.state_dict().items() if n.startswith(part)}
         for name, weight in new.items():
-            if part == "print." and name in state and len(state[name]) == WITHOUT_LISTS:
+            if name == NAME_VECTORS and name not in state:
+                state[name] = weight
+            elif part == "print." and name in state and len(state[name]) == WITHOUT_LISTS:
                 state[name] = torch.cat((state[name], weight[WITHOUT_LISTS:]))
         if any(n not in state or state[n].shape != t.shape for n, t in new.items()):
             fresh.add(part)

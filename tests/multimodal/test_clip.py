@@ -18,6 +18,7 @@ from hearth.models.errors import ModelFileError
 from hearth.multimodal.clip import END_TOKEN, PocketVision, VisionNetwork
 from hearth.multimodal.connector import CAbstractor
 from hearth.multimodal.locating import listed
+from hearth.multimodal.named_things import CROP_PX
 from hearth.multimodal.picture_encoder import PictureEncoder
 from hearth.multimodal.pixels import to_pixels
 from hearth.multimodal.print_lines import LINE_PX, SYMBOLS, WIDTHS_PX
@@ -143,10 +144,12 @@ READER = {"letters": [16, 24, 32]}
 
 
 LINES = READER | {"lines": [8, 12, 16]}
+NAMER = READER | {"locator": 8, "namer": {"channels": 8, "names": [[" fox"], [" fire", " engine"]]}}
 
 
 @pytest.fixture(
-    params=[{}, READER, READER | {"locator": 8}, LINES], ids=["tower", "and reader", "and locator", "and lines"]
+    params=[{}, READER, READER | {"locator": 8}, LINES, NAMER],
+    ids=["tower", "and reader", "and locator", "and lines", "and namer"],
 )
 def in_views(folder: Path, request: pytest.FixtureRequest) -> Path:
     """An encoder that sees pictures in views, without a reader of print, with one, and with others besides."""
@@ -209,9 +212,14 @@ def test_graphs_of_an_encoder_in_views_compute_what_open_clip_does(in_views: Pat
 
 @pytest.mark.parametrize(
     ("in_views", "added", "file"),
-    [({}, READER, "letters"), (READER, {"locator": 8}, "locator"), (READER, {"lines": [8, 12, 16]}, "lines")],
+    [
+        ({}, READER, "letters"),
+        (READER, {"locator": 8}, "locator"),
+        (READER, {"lines": [8, 12, 16]}, "lines"),
+        (READER | {"locator": 8}, {"namer": NAMER["namer"]}, "namer"),
+    ],
     indirect=["in_views"],
-    ids=["reader", "locator", "lines"],
+    ids=["reader", "locator", "lines", "namer"],
 )
 def test_graphs_that_the_configuration_has_and_the_folder_has_not_are_refused(
     in_views: Path, added: dict[str, Any], file: str
@@ -247,6 +255,37 @@ def test_a_locator_and_lines_need_a_reader_and_views(part: str, of: object) -> N
     for without in (VIEWS_CONFIG, CONFIG | READER):
         with pytest.raises(ValueError, match=f"{part} needs letters and n_places"):
             VisionNetwork({**without, part: of})
+
+
+def test_a_namer_needs_a_locator() -> None:
+    with pytest.raises(ValueError, match="namer needs locator"):
+        VisionNetwork(VIEWS_CONFIG | READER | {"namer": NAMER["namer"]})
+
+
+@pytest.mark.parametrize("in_views", [NAMER], indirect=True, ids=["namer"])
+def test_the_graphs_of_the_namer_say_what_the_network_does(in_views: Path) -> None:
+    from training.export_graph import export_graphs
+
+    export_graphs(in_views)
+    reference, encoder = PocketVision.load(in_views), PictureEncoder.load(in_views)
+    crops = np.random.default_rng(0).standard_normal((3, 3, CROP_PX, CROP_PX)).astype(np.float32)
+    said = reference._look(crops)
+    assert said.shape == (3, 3)
+    assert np.ptp(said) > 0.01
+    for n in (1, 3):
+        np.testing.assert_allclose(encoder._look(crops[:n]), said[:n], atol=1e-4)
+
+
+@pytest.mark.parametrize("in_views", [NAMER], indirect=True, ids=["namer"])
+def test_a_namer_of_other_names_is_refused(in_views: Path) -> None:
+    from training.export_graph import export_graphs
+
+    export_graphs(in_views)
+    config = json.loads((in_views / "vision.json").read_text())
+    config["namer"]["names"].append([" fire", " fox"])
+    (in_views / "vision.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match="a namer of 2 names, but 3 are told"):
+        PictureEncoder.load(in_views)
 
 
 @pytest.mark.parametrize("in_views", [LINES], indirect=True, ids=["lines"])

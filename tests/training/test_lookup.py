@@ -167,11 +167,9 @@ def test_the_head_that_reads_looks_rather_where_the_character_before_the_last_on
     start_with_lookup(model, attribute_ids(tokenizer), character_ids(tokenizer))
     vision = new_network(tokenizer.get_vocab_size()).vision
     start_with_print(vision, model, tokenizer)
-    vectors = vision.print
-    assert vectors is not None
     begins = "abcdfghklmnpst"
     printed = [Printed(one, 12.0, 12.0, begins=False) for begin in begins for one in f"{begin}er "]
-    read = torch.from_numpy(print_tokens(vectors).tokens(printed, tile_frame(SCENE_PX, SCENE_PX, SIDE_PX)))
+    read = torch.from_numpy(print_tokens(vision).tokens(printed, tile_frame(SCENE_PX, SCENE_PX, SIDE_PX)))
     assert len(read) == len(printed)
     head, behind = HEADS["read"], [4 * at + 2 for at in range(len(begins))]
     scores = torch.zeros(len(begins), len(begins))

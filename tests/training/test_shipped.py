@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tokenizers import Tokenizer
 from hearth import assets
 from hearth.multimodal.print_order import WRITTEN
 from training.aligning import vision_config
-from training.checkpoints import TOKENIZER, load_stage, new_network
+from training.checkpoints import NAMES, TOKENIZER, load_stage, new_network, saved_names
 from training.export import export_all
 from training.language import LanguageConfig, LanguageModel
 from training.lettering import start_with_print
@@ -83,8 +85,8 @@ def test_files_from_before_there_were_lists_keep_their_vectors_of_print(tokenize
 
 def test_the_models_that_ship_can_be_gone_on_with(tmp_path: Path) -> None:
     tokenizer = start_from(assets.pocket_dir(), tmp_path)
-    network = new_network(tokenizer.get_vocab_size())
-    load_shipped(assets.pocket_dir(), network)
+    network = new_network(tokenizer.get_vocab_size(), saved_names(tmp_path))
+    assert not load_shipped(assets.pocket_dir(), network)
     copied = Tokenizer.from_file(str(tmp_path / TOKENIZER))
     assert copied.get_vocab() == tokenizer.get_vocab()
     start_from(assets.pocket_dir(), tmp_path)  # a run that is gone on with
@@ -104,6 +106,21 @@ def test_a_run_with_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path:
         start_from(assets.pocket_dir(), tmp_path)
     with pytest.raises(FileNotFoundError, match="by --start"):
         start_from(tmp_path / "nothing", tmp_path)
+
+
+def test_the_names_that_are_told_come_along_and_others_are_refused(tmp_path: Path) -> None:
+    shipped, runs = tmp_path / "shipped", tmp_path / "runs"
+    shipped.mkdir()
+    runs.mkdir()
+    shutil.copyfile(assets.pocket_dir() / TOKENIZER, shipped / TOKENIZER)
+    names = [[" fox"], [" fire", " engine"]]
+    (shipped / "vision.json").write_text(json.dumps({"namer": {"channels": 8, "names": names}}))
+    for _ in range(2):  # a new run, and one that is gone on with
+        start_from(shipped, runs)
+        assert saved_names(runs) == names
+    (runs / NAMES).write_text(json.dumps(names[:1]))
+    with pytest.raises(ValueError, match=r"are not the names of .*: name an empty folder by --runs"):
+        start_from(shipped, runs)
 
 
 def test_a_checkpoint_from_before_lines_were_read_still_loads(tmp_path: Path) -> None:
