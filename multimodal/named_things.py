@@ -7,6 +7,7 @@ it may be small, and drawn in a manner that they have not met.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,7 @@ def told_things(
     """What follows what is printed: the list of alike things by what the locator says of ``places``, and their name by
     its words; ``lying`` as ``Namer`` says it of the tiles. Of things that differ there is neither.
     """
+    image = image if image.mode == "RGB" else image.convert("RGB")
     boxes = boxes_of(lying, frame)
     if boxes and places[-1] <= 0:
         return []
@@ -38,10 +40,13 @@ def told_things(
 
 
 def boxes_of(lying: Array, frame: Frame) -> list[Box]:
-    """Of the largest things, in pixels of the picture: of cells beside each other on which something lies."""
+    """Of the largest things, in pixels of the picture: of cells beside each other on which something lies. What lies
+    beside the picture, on the rest of its canvas, is none.
+    """
     chances: Array = (1 / (1 + np.exp(-lying))).astype(np.float32)
-    found = sorted(_connected(lying > 0), key=len, reverse=True)[:MAX_CROPS]
-    return [_box(np.array(cells), chances, frame) for cells in found]
+    found = sorted(_connected(lying > 0), key=len, reverse=True)
+    boxes = (_box(np.array(cells), chances, frame) for cells in found)
+    return list(islice((box for box in boxes if box[0] < box[2] and box[1] < box[3]), MAX_CROPS))
 
 
 def _connected(taken: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Iterator[list[tuple[int, int]]]:
@@ -69,13 +74,13 @@ def _box(cells: np.ndarray[tuple[int, ...], np.dtype[np.int_]], chances: Array, 
 
 
 def crop_of(image: Image.Image, box: Box) -> Array:
-    """Pixels (3, CROP_PX, CROP_PX) of a thing with a margin, as far as the picture has one."""
+    """Pixels (3, CROP_PX, CROP_PX) of a thing with a margin, as far as the picture, in RGB, has one."""
     left, top, right, bottom = box
     half = MARGIN * max(right - left, bottom - top, 1) / 2
     x, y = (left + right) / 2, (top + bottom) / 2
     around = (max(0, x - half), max(0, y - half), min(image.width, x + half), min(image.height, y + half))
     crop = image.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC, box=around)
-    return pixels_of(crop.convert("RGB"))
+    return pixels_of(crop)
 
 
 def name_of(said: Array, *, is_one: bool) -> int | None:

@@ -6,7 +6,7 @@ import functools
 import random
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.line_reader import LineReader
 from hearth.multimodal.locating import listed, looks_at
-from hearth.multimodal.named_things import told_things
+from hearth.multimodal.named_things import told_things, words_of
 from hearth.multimodal.print_cells import Array, Printed, characters_of
 from hearth.multimodal.print_order import PRINT_TOKENS, PrintTokens, with_list
 from hearth.multimodal.print_reading import told_of
@@ -30,6 +30,7 @@ from training.view_batches import SIDE_PX
 ENCODE_BATCH = 32
 USES = {"words": 2, "chart": 3}  # how often a scene is drawn; what is asked of these could be learnt by heart otherwise
 OTHER_USES = 6
+RENAMED = 0.15  # of things whose name is told rightly get another one: see ``renamed``
 Scenes = tuple[Scene, ...]
 
 
@@ -192,10 +193,40 @@ class ScenePool:
         was_training = self._vision.training
         self._vision.eval()
         encoded = encode_scenes(scenes, self._vision, self._device)
+        if self._vision.namer is not None and kind != "related":
+            scenes, encoded = self._some_renamed(scenes, encoded)
+            groups = [(scene,) for scene in scenes]
         self._encoded.update({id(scene): one for scene, one in zip(scenes, encoded, strict=True)})
         self._vision.train(was_training)
         self._groups[kind] = groups
         self._drawn[kind] = 0
+
+    def _some_renamed(self, scenes: list[Scene], encoded: list[Encoded]) -> tuple[list[Scene], list[Encoded]]:
+        others = sorted({scene.things[0].name for scene in scenes if scene.kind == "things"})
+        found = [
+            renamed(scene, one, self.rng.choice(others), self._vision)
+            if others and self.rng.random() < RENAMED
+            else (scene, one)
+            for scene, one in zip(scenes, encoded, strict=True)
+        ]
+        return [scene for scene, _ in found], [one for _, one in found]
+
+
+def renamed(scene: Scene, encoded: Encoded, name: str, vision: VisionNetwork) -> tuple[Scene, Encoded]:
+    """A scene of things alike whose name is told, as if that and theirs were another: what its views say of the name is
+    not true then, as in pictures drawn in a manner that was never met, and what was looked at closely is to be trusted.
+    Any other scene stays as it is.
+    """
+    words = {"".join(of_name).strip(): of_name for of_name in vision.names}
+    alike = {thing.name for thing in scene.things} if scene.kind == "things" else set()
+    own, other = words.get(alike.pop(), []) if len(alike) == 1 else [], words.get(name, [])
+    if not own or not other or [one.character for one in encoded.printed[-len(own) :]] != own:
+        return scene, encoded
+    frame = tile_frame(*scene.image.size, SIDE_PX)
+    printed = (*encoded.printed[: -len(own)], *words_of(other, frame))[:PRINT_TOKENS]
+    told = torch.from_numpy(print_tokens(vision).tokens(list(printed), frame)).to(encoded.tokens.device)
+    things = tuple(replace(thing, name=name) for thing in scene.things)
+    return replace(scene, things=things), Encoded(torch.cat((encoded.tokens[:-PRINT_TOKENS], told)), printed)
 
 
 class FreshScenes:

@@ -10,7 +10,9 @@ from PIL import Image
 
 from hearth.multimodal.locating import PLACES
 from hearth.multimodal.named_things import (
+    CELL_PX,
     CROP_PX,
+    MAX_CROPS,
     Look,
     boxes_of,
     crop_of,
@@ -75,6 +77,32 @@ def test_a_box_is_that_of_the_picture_on_its_canvas() -> None:
     assert box == pytest.approx((0, 0, 100, 50), abs=0.1)
 
 
+def test_what_lies_beside_the_picture_on_its_canvas_is_no_thing() -> None:
+    wide = Frame(100, 50, (192, 192))  # on rows 3 to 8 of the canvas
+    assert boxes_of(lying((0, 0, 12, 2), (0, 10, 12, 12)), wide) == []
+    (box,) = boxes_of(lying((0, 0, 12, 2), (2, 5, 3, 6), (0, 10, 12, 12)), wide)
+    assert box == pytest.approx((16.7, 16.7, 25, 25), abs=0.1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "1", "L", "LA", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (384, 384), (640, 480), (3000, 20), (17, 900)])
+def test_whatever_seems_to_lie_in_a_picture_can_be_looked_at(size: tuple[int, int], mode: str) -> None:
+    frame, rng = tile_frame(*size, 96), np.random.default_rng(0)
+    columns, rows = (side // CELL_PX for side in frame.canvas)
+    shown: list[int] = []
+
+    def look(crops: Array) -> Array:
+        assert np.isfinite(crops).all()
+        shown.append(len(crops))
+        return np.zeros((len(crops), 1 + len(NAMES)), np.float32)
+
+    for share in (-2.0, 0.0, 2.0):
+        on = rng.normal(share, 2.0, (rows, columns)).astype(np.float32)
+        told_things(Image.new(mode, size), frame, places(0, alike=True), on, look, NAMES)
+    assert len(shown) == 3
+    assert all(1 <= n <= MAX_CROPS for n in shown)
+
+
 def test_the_largest_few_of_many_things_are_looked_at() -> None:
     on = lying(*((2 * at, 0, 2 * at + 1, 1 + at) for at in range(6)))
     assert [round(top - bottom) // -32 for _, top, _, bottom in boxes_of(on, SQUARE)] == [6, 5, 4, 3]
@@ -82,7 +110,7 @@ def test_the_largest_few_of_many_things_are_looked_at() -> None:
 
 @pytest.mark.parametrize("box", [(100, 100, 140, 120), (0, 0, 384, 384), (370, 0, 384, 30), (5, 5, 5, 5)])
 def test_a_crop_is_full_of_the_picture(box: tuple[int, int, int, int]) -> None:
-    image = Image.new("RGBA", (384, 384), "white")
+    image = Image.new("RGB", (384, 384), "white")
     assert np.allclose(crop_of(image, box), 127 / 64)
 
 

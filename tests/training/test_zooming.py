@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from hearth.multimodal.clip import VisionNetwork
+from hearth.multimodal.named_things import words_of
 from hearth.multimodal.print_cells import Printed
 from hearth.multimodal.views import tile_frame
 from training import probing, scene_pool, zooming
@@ -19,6 +21,7 @@ from training.loop import StagePlan
 from training.naming import class_names
 from training.pictures import Material
 from training.probing import probe_things, saved_naming_things, told_name
+from training.scene_pool import Encoded, print_tokens, renamed
 from training.scenes import Scene, Sprite, Thing
 from training.view_batches import SIDE_PX
 from training.zooming import covered
@@ -83,6 +86,29 @@ def test_the_namer_is_probed_by_the_names_that_it_tells(tells: bool, monkeypatch
     found = probe_things(network, material(), 2)
     assert found["words"] == float(not tells)
     assert found["Noto's single"] == float(tells)
+
+
+def test_things_are_renamed_with_what_is_told_of_them_and_nothing_else_is_changed() -> None:
+    network = vision().eval()
+    network.names, network.name_words = [[" thing"], [" fire", " engine"]], [" engine", " fire", " thing"]
+    assert network.print is not None
+    network.print.words = torch.nn.Parameter(torch.randn(3, 64))
+    frame, blank = tile_frame(384, 384, SIDE_PX), Image.new("RGB", (384, 384))
+    scene = Scene(blank, (Thing("thing", "red", (0, 0), (32, 64, 128, 128)),), None)
+    printed = (Printed(" one", 8.0, 8.0, begins=False), *words_of([" thing"], frame))
+    told = torch.from_numpy(print_tokens(network).tokens(list(printed), frame))
+    encoded = Encoded(torch.cat((torch.ones(5, 64), told)), printed)
+    other, seen = renamed(scene, encoded, "fire engine", network)
+    assert [(thing.name, thing.colour) for thing in other.things] == [("fire engine", "red")]
+    assert told_name(seen.printed, network.names) == "fire engine"
+    assert seen.printed[0] == printed[0]
+    assert seen.tokens.shape == encoded.tokens.shape
+    changed = (seen.tokens != encoded.tokens).any(1).nonzero()[:, 0].tolist()
+    assert changed == [6, 7]
+    for unchanged in (replace(scene, kind="chart"), Scene(blank, (), None)):
+        assert renamed(unchanged, encoded, "fire engine", network) == (unchanged, encoded)
+    untold = Encoded(encoded.tokens, printed[:1])
+    assert renamed(scene, untold, "fire engine", network) == (scene, untold)
 
 
 def test_a_told_name_is_the_longest_that_stands_at_the_end() -> None:
