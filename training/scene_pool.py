@@ -30,7 +30,7 @@ from training.view_batches import SIDE_PX
 ENCODE_BATCH = 32
 USES = {"words": 2, "chart": 3}  # how often a scene is drawn; what is asked of these could be learnt by heart otherwise
 OTHER_USES = 6
-RENAMED = 0.15  # of things whose name is told rightly get another one: see ``renamed``
+RENAMED = 0.25  # of things whose name is told rightly get another one: see ``renamed``
 Scenes = tuple[Scene, ...]
 
 

@@ -268,7 +268,7 @@ def cancelled_within(engine: RemoteEngine, ready: Callable[[RemoteHandle], None]
 def test_cancel_closes_the_connection_in_every_phase(behaviour: Behaviour) -> None:
     with talking_to(behaviour) as (server, engine):
         for pause_s in (0.0, 0.15):
-            assert cancelled_within(engine, lambda _, pause_s=pause_s: time.sleep(pause_s)) < 0.2  # type: ignore[misc]
+            assert cancelled_within(engine, lambda _, pause_s=pause_s: time.sleep(pause_s)) < 5  # type: ignore[misc]
         started = time.perf_counter()
         while server.n_open:
             assert time.perf_counter() - started < 2

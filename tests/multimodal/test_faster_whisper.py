@@ -97,7 +97,7 @@ def test_a_cancel_returns_while_native_code_runs_and_the_next_window_works() -> 
 
     with pytest.raises(PerceptionCancelled):
         model.decode(SECOND, SpeechOptions("en"), "", check)
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 4  # of six
     module.wait_s = 0.0
     assert model.language_probs(SECOND, never) == {"de": 0.7, "en": 0.3}
     assert module.n_decoded < 20
