@@ -79,6 +79,20 @@ def _clock_s() -> float:
     return time.monotonic() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
 
 
+def run_head(
+    plan: StagePlan,
+    whole: nn.Module,
+    head: nn.Module,
+    prepare: Callable[[int, torch.device], Callable[[float], dict[str, Tensor]]],
+) -> None:
+    """As ``run_stage`` for a part of a network that stands still otherwise; ``prepare`` is told the device, too."""
+    device = pick_device()
+    whole.to(device)
+    whole.to(memory_format=torch.channels_last)
+    whole.eval()  # all but the head, which is put in training mode later
+    run_stage(plan, head, lambda step: prepare(step, device))
+
+
 def run_stage(
     plan: StagePlan, network: nn.Module, prepare: Callable[[int], Callable[[float], dict[str, Tensor]]]
 ) -> None:

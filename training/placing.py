@@ -19,7 +19,7 @@ from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.locating import PLACES, looks_at, place_of
 from hearth.multimodal.views import tile_frame, token_grid
 from training.answers import counts_of
-from training.loop import StagePlan, pick_device, run_stage
+from training.loop import StagePlan, run_head
 from training.pictures import Material, Painter
 from training.printing import Printer
 from training.scene_pool import FreshScenes, encode_tiles
@@ -115,13 +115,9 @@ def placing_losses(logits: Tensor, said: Tensor) -> dict[str, Tensor]:
 def run(plan: StagePlan, vision: VisionNetwork, material: Material, seed: int) -> None:
     """Trains the locator of ``vision``, which must have one."""
     assert vision.locator is not None
-    device = pick_device()
-    vision.to(device)
-    vision.to(memory_format=torch.channels_last)
-    vision.eval()  # all but the locator, which is put in training mode later
 
-    def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
+    def prepare(step: int, device: torch.device) -> Callable[[float], dict[str, Tensor]]:
         rng = random.Random(seed + step)
         return Placing(vision, Painter(material, rng, Printer(new_fonts(), rng)), device).losses
 
-    run_stage(plan, vision.locator, prepare)
+    run_head(plan, vision, vision.locator, prepare)

@@ -21,7 +21,7 @@ from hearth.multimodal.clip import VisionNetwork
 from hearth.multimodal.named_things import CELL_PX, CROP_PX
 from hearth.multimodal.views import Frame, canvas_of, pixels_of, tile_frame
 from training.aligning import normalised
-from training.loop import StagePlan, autocast, pick_device, run_stage
+from training.loop import StagePlan, autocast, run_head
 from training.naming import Crops
 from training.pictures import Material, Painter
 from training.printing import Printer
@@ -142,14 +142,10 @@ def _together(kept: list[tuple[Tensor, Tensor]], device: torch.device) -> tuple[
 def run(plan: StagePlan, vision: VisionNetwork, material: Material, seed: int) -> None:
     """Trains the namer of ``vision``, which must have one."""
     assert vision.namer is not None
-    device = pick_device()
-    vision.to(device)
-    vision.to(memory_format=torch.channels_last)
-    vision.eval()  # all but the namer, which is put in training mode later
 
-    def prepare(step: int) -> Callable[[float], dict[str, Tensor]]:
+    def prepare(step: int, device: torch.device) -> Callable[[float], dict[str, Tensor]]:
         rng = random.Random(seed + step)
         crops = Crops(material, seed + step)
         return Zooming(vision, Painter(material, rng, Printer(new_fonts(), rng)), crops, device).losses
 
-    run_stage(plan, vision.namer, prepare)
+    run_head(plan, vision, vision.namer, prepare)

@@ -201,10 +201,12 @@ class Page:
         view = self._view(request)
         self._heard.take(view, words)
         text, paths = _content(value)
-        view.sending = True
-        drawn = self._begin(view, text, paths)
+        view.sending, drawn = True, None
+        try:
+            drawn = self._begin(view, text, paths)
+        finally:
+            view.sending = drawn is not None
         if drawn is None:  # nothing was sent: the box keeps what is in it
-            view.sending = False
             return [NO_CHANGE] * (5 + len(words))
         drawn[1] = _box(running=True, value={"text": "", "files": []})
         return [*drawn, *self._heard.clear(view)]

@@ -107,6 +107,13 @@ def test_what_is_not_sent_stays_in_the_box_and_an_older_failure_can_come_back(pa
     assert back_in_the_box(page, "") == "fail with this letter"
 
 
+def test_a_sample_leaves_what_stands_in_the_box(page: Page) -> None:
+    asked: Any = SimpleNamespace(_data={"action": "sample", "id": page._samples[0].key})
+    drawn = page._command(asked, BROWSER)
+    assert page._samples[0].question in shown(drawn)
+    assert "value" not in drawn[1]
+
+
 def test_the_end_of_a_follower_overwrites_nothing(page: Page) -> None:
     """Gradio sends the last values of a generator once more when it ends, whatever was drawn since."""
     send(page, "about kettles")
